@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pytest
+
 from gaugeblock.conformance.errors import KitError
 from gaugeblock.fixtures.faults.record import Fault, load_faults
 

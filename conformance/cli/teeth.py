@@ -1,0 +1,62 @@
+"""``gaugeblock teeth``: prove that every planted fault is caught by the check that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from gaugeblock.conformance.check import LAYERS
+from gaugeblock.conformance.teeth import Kill, run_matrix
+from gaugeblock.conformance.verdict import EXIT_CODES, write_json
+from gaugeblock.fixtures.errors import KitError, legal_name
+from gaugeblock.fixtures.faults.record import find_fault, load_faults
+
+
+@click.command()
+@click.option("--layer", metavar="LAYER", help="Only the faults of one layer.")
+@click.option("--fault", "ids", multiple=True, metavar="ID", help="Only this fault; repeatable.")
+@click.option("--out", metavar="FILE", help="Write the matrix as JSON.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Faults run side by side.")
+@click.option("--collateral", type=click.Choice(["gates", "full"]), default="gates", show_default=True)
+def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, collateral: str) -> int:
+    """Plant each fault in the reference, run the checks, and say which check killed it.
+
+    A fault meets all checks of its own layer; of the other layers it meets the smoke gates, or with
+    --collateral full everything. Exit code 0 when each is killed by the check that names it and nothing else fails.
+    """
+    faults = [find_fault(name) for name in ids] or list(load_faults().values())
+    if layer:
+        legal_name("layer", layer, LAYERS)
+        faults = [fault for fault in faults if fault.layer == layer]
+    if not faults:
+        raise KitError("no fault is left by --layer and --fault; see `gaugeblock faults`")
+    console = Console(highlight=False)
+    matrix = run_matrix(faults, full=collateral == "full", jobs=jobs, done=lambda kill: _line(console, kill))
+    summary = matrix["summary"]
+    if out is not None:
+        write_json(matrix, "kills", Path(out))
+    console.print(
+        f"{summary['named']} of {summary['faults']} faults killed by the check that names them, "
+        f"{summary['other']} by another, {summary['survived']} survived, {summary['error']} errors, "
+        f"{summary['collateral']} with collateral, {summary['seconds']:.0f} s"
+    )
+    clean = summary["named"] == summary["faults"] and not summary["collateral"]
+    return EXIT_CODES["error"] if summary["error"] else EXIT_CODES["conformant" if clean else "nonconformant"]
+
+
+def _line(console: Console, kill: Kill) -> None:
+    colour = "green" if kill.outcome == "named" and not kill.collateral else "bold red"
+    others = f" also {', '.join(k for k in kill.killed_by if k != kill.fault.check)}" if len(kill.killed_by) > 1 else ""
+    extra = f" collateral {', '.join(kill.collateral)}" if kill.collateral else ""
+    console.print(
+        f"[{colour}]{kill.outcome:9s}[/]{kill.fault.id}  {kill.fault.check}{others}{extra} "
+        f"[dim]{kill.seconds:.1f} s[/]",
+        soft_wrap=True,
+    )
+    if kill.outcome != "named":
+        console.print(
+            f"         expected {escape(repr(kill.fault.message))}, got: {escape(kill.message)}", soft_wrap=True
+        )

@@ -1,0 +1,126 @@
+"""What a person sees: progress while the checks run, then one summary to read at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gaugeblock.conformance.check import Check
+from gaugeblock.conformance.outcome import Outcome
+from gaugeblock.conformance.results import Result
+
+COLOURS = {
+    "passed": "green",
+    "conformant": "bold green",
+    "failed": "bold red",
+    "nonconformant": "bold red",
+    "error": "bold magenta",
+    "blocked": "yellow",
+    "inconclusive": "yellow",
+    "partial": "yellow",
+    "skipped": "yellow",
+    "unsupported": "dim",
+    "not run": "dim",
+}
+COLUMNS = ("passed", "failed", "blocked", "inconclusive", "skipped", "unsupported", "error")
+
+
+class Terminal:
+    """Writes to standard output; without a terminal behind it there is no live bar, only lines."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def started(self, checks: list[Check]) -> None:
+        """Show the bar."""
+        self._bar.update(self._task, total=len(checks), description="checking")
+        self._bar.start()
+
+    def finished(self, result: Result) -> None:
+        """Advance the bar; a result worth a look gets its line at once."""
+        check = result.check
+        self._bar.update(self._task, advance=1, description=f"{check.layer:8s} {check.id}")
+        if result.outcome in (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE) and not result.expected_failure:
+            colour = COLOURS[result.outcome]
+            self.console.print(f"[{colour}]{result.outcome:12s}[/] {check.id}  {escape(check.title)}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def summary(self, verdict: dict[str, Any], out: str | None) -> None:
+        """Print layers, failures with evidence and reproduction, and the result as the last line."""
+        print_ = self.console.print
+        if verdict["checks"]:
+            print_(self._layers(verdict))
+        self._several(verdict, ("failed", "error"), self._failure)
+        self._several(verdict, ("inconclusive", "skipped"), self._note)
+        self._blocked(verdict)
+        if verdict["message"]:
+            print_(escape(verdict["message"]))
+        if verdict["first_failing_layer"]:
+            print_(f"first failing layer: [bold red]{verdict['first_failing_layer']}[/]")
+        if out is not None:
+            print_(f"written: {Path(out) / 'verdict.json'}, report.html, junit.xml", style="dim")
+        ran = len(verdict["checks"])
+        print_(f"{ran} checks in {verdict['seconds']:.1f} s", style="dim")
+        print_(f"result: [{COLOURS[verdict['result']]}]{verdict['result']}[/]")
+
+    def _layers(self, verdict: dict[str, Any]) -> Table:
+        used = [name for name in COLUMNS if name == "passed" or any(x["counts"].get(name) for x in verdict["layers"])]
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("layer")
+        table.add_column("outcome")
+        for name in (*used, "seconds"):
+            table.add_column(name, justify="right")
+        for layer in verdict["layers"]:
+            counts = [str(layer["counts"].get(name, "")) for name in used]
+            outcome = f"[{COLOURS[layer['outcome']]}]{layer['outcome']}[/]"
+            seconds = f"{layer['seconds']:.1f}" if layer["counts"] else ""
+            table.add_row(layer["name"], outcome, *counts, seconds)
+        return table
+
+    def _several(self, verdict: dict[str, Any], outcomes: tuple[str, ...], show: Any) -> None:
+        for check in verdict["checks"]:
+            if check["outcome"] in outcomes:
+                show(check)
+
+    def _failure(self, check: dict[str, Any]) -> None:
+        colour = COLOURS[check["outcome"]]
+        if check["expected_failure"]:
+            self._note({**check, "outcome": "expected failure", "message": check["expected_failure"]})
+            return
+        self.console.print()
+        where = f" on {check['target']}" if check["target"] else ""
+        self.console.print(f"[{colour}]{check['outcome']}[/] {check['id']} {escape(check['title'])}{escape(where)}")
+        for line in check["message"].splitlines()[:12]:
+            self.console.print(f"  {escape(line)}", soft_wrap=True)
+        first = check["explanation"].splitlines()[0]
+        self.console.print(f"  [dim]{escape(first)}[/]", soft_wrap=True)
+        self.console.print(f"  again: {escape(check['reproduce'])}", soft_wrap=True)
+
+    def _note(self, check: dict[str, Any]) -> None:
+        line = check["message"].partition("\n")[0]
+        self.console.print(f"[yellow]{check['outcome']}[/] {check['id']}: {escape(line)}", soft_wrap=True)
+
+    def _blocked(self, verdict: dict[str, Any]) -> None:
+        blocked = [check for check in verdict["checks"] if check["outcome"] == "blocked"]
+        for message in dict.fromkeys(check["message"] for check in blocked):
+            number = sum(check["message"] == message for check in blocked)
+            self.console.print(f"[yellow]{number} checks {escape(message)}[/]")

@@ -1,0 +1,233 @@
+"""One run of the kit inside pytest: selects and orders checks, holds the gates, collects results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+
+from gaugeblock.conformance.check import LAYERS, Check, load_checks
+from gaugeblock.conformance.outcome import Blocked, NotRun, Outcome
+from gaugeblock.conformance.plugin import OPTIONS, TARGETS
+from gaugeblock.conformance.results import Result, describe, judge
+from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
+from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, write_outputs
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.fixtures.faults.record import find_fault, planted
+from gaugeblock.fixtures.targets.options import TargetOptions
+
+DEPENDS = {"load": ("engine",)}
+"""Layers whose checks use another layer's target: that layer's gate blocks them too."""
+
+PARAMETER = "engine_url"  # the fixture parameter that tells targets of one check apart
+
+
+class Progress(Protocol):
+    """Who is told while the run goes on (the CLI's terminal)."""
+
+    def started(self, checks: list[Check]) -> None:
+        """The checks about to run, in order."""
+
+    def finished(self, result: Result) -> None:
+        """One run of one check has ended."""
+
+
+class KitSession:
+    """The pytest plugin object of one run."""
+
+    def __init__(self, options: TargetOptions, selection: Selection, out: str | None) -> None:
+        self.options = options
+        self.selection = selection
+        self.out = out
+        self.progress: Progress | None = None
+        self.run = Run(options, selection)
+        self._resources = ExitStack()
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> KitSession:
+        """Read pytest's options; bad ones end the run with exit code 2 and one line."""
+        try:
+            options, selection = read_options(config.getoption)
+        except KitError as error:
+            pytest.exit(f"gaugeblock: {error}", returncode=EXIT_CODES["usage"])
+        config.stash[OPTIONS] = options
+        config.stash[TARGETS] = {}
+        session = cls(options, selection, config.getoption("gb_out"))
+        session.run.targets = config.stash[TARGETS]
+        return session
+
+    # -- hooks, in pytest's order -------------------------------------------------------------------------------------
+
+    def pytest_sessionstart(self) -> None:
+        """Plant a fault that lives in this process before any check module binds what it patches."""
+        if self.options.fault and find_fault(self.options.fault).place == "process":
+            self._resources.enter_context(planted(self.options.fault))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep the checks in scope, lowest layer first, its gate first; leave other tests where they are."""
+        wanted: list[pytest.Item] = []
+        unwanted: list[pytest.Item] = []
+        rest: list[pytest.Item] = []
+        for item in items:
+            check = check_of(item)
+            if check is None:
+                rest.append(item)
+            elif check.layer in self.selection.layers:
+                self.run.scope.add(check.layer)
+                (wanted if self.selection.wants(check) else unwanted).append(item)
+                if check.level == "core":
+                    self.run.core.add(check.id)
+        wanted.sort(key=lambda item: _order(check_of(item)))
+        items[:] = [*wanted, *rest]
+        if unwanted:
+            config.hook.pytest_deselected(items=unwanted)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A check module that cannot be imported is the environment's fault, not a smaller catalogue."""
+        if report.failed and self.run.abort is None:
+            self.run.abort = f"cannot load {report.nodeid}: {str(report.longrepr).strip().splitlines()[-1]}"
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Announce what will run."""
+        if self.progress is not None:
+            self.progress.started([c for c in map(check_of, session.items) if c is not None])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Skip what the user skips, block what stands on a failed gate."""
+        check = check_of(item)
+        if check is None:
+            return
+        if check.id in self.selection.skips:
+            raise NotRun(f"skipped by the user: {self.selection.skips[check.id]}")
+        for layer in (check.layer, *DEPENDS.get(check.layer, ())):
+            gate = self.run.failed_gates.get((layer, target_of(item)))
+            if gate is not None and gate != check.id:
+                raise Blocked(f"blocked: the gate {gate} failed")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn every phase of a check into an outcome."""
+        report = yield
+        check = check_of(item)
+        if check is None:
+            self.run.foreign_failure |= report.failed
+            return report
+        result = self.run.result(check, target_of(item))
+        result.seconds += call.duration
+        if call.excinfo is not None and isinstance(call.excinfo.value, EnvironmentFault):
+            self.run.abort = describe(call.excinfo.value)
+            item.session.shouldstop = self.run.abort
+        outcome, message = judge(call)
+        if call.when == "call" or outcome is not Outcome.PASSED:
+            result.add(outcome, message)
+        if call.when == "teardown":
+            result.evidence += [value for name, value in item.user_properties if name == "evidence"]
+            self._settle(result)
+        return report
+
+    def _settle(self, result: Result) -> None:
+        check = result.check
+        expected = self.selection.expected_failures.get(check.id)
+        if expected is not None:
+            if result.outcome is Outcome.PASSED:
+                result.add(
+                    Outcome.FAILED, f"passes, but is listed as an expected failure ({expected}): remove the line"
+                )
+            elif result.outcome is Outcome.FAILED:
+                result.expected_failure = expected
+        if check.feature in self.options.claims and result.outcome in (Outcome.UNSUPPORTED, Outcome.SKIPPED):
+            result.add(Outcome.FAILED, f"the feature {check.feature!r} is claimed, but the check did not run")
+            result.outcomes = [Outcome.FAILED]
+        if check.gate and result.outcome in (Outcome.FAILED, Outcome.ERROR):
+            self.run.failed_gates[(check.layer, result.target)] = check.id
+        if self.progress is not None:
+            self.progress.finished(result)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that the run was cut short."""
+        if self.run.abort is None:
+            self.run.interrupted = True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the verdict and let its result be pytest's exit code."""
+        self._resources.close()
+        if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+            self.run.abort = self.run.abort or "pytest failed internally; its traceback is above"
+        self.run.seconds = time.monotonic() - self.run.started
+        verdict = build_verdict(self.run)
+        if self.out is not None:
+            write_outputs(verdict, self.out)
+        self.run.verdict = verdict
+        code = EXIT_CODES[verdict["result"]]
+        if code or not self.run.foreign_failure:  # the user's own tests beside the checks keep their say
+            session.exitstatus = code
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Under plain pytest: the verdict in two lines."""
+        verdict = self.run.verdict
+        if verdict is None:
+            return
+        terminalreporter.section("gaugeblock")
+        if self.run.abort:
+            terminalreporter.write_line(self.run.abort)
+        if verdict["first_failing_layer"]:
+            terminalreporter.write_line(f"first failing layer: {verdict['first_failing_layer']}")
+        terminalreporter.write_line(f"result: {verdict['result']}")
+
+
+def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
+    """Build targets and selection from the ``gb_…`` options; every unknown name is refused.
+
+    Raises:
+        KitError: what is wrong, with the legal names.
+    """
+    options = TargetOptions(
+        engine_urls=tuple(url.rstrip("/") for url in get("gb_engine_url")),
+        router_url=get("gb_router_url"),
+        router_cmd=get("gb_router_cmd"),
+        router_name=get("gb_router"),
+        model=get("gb_model"),
+        kernels=get("gb_kernels"),
+        api_key_env=get("gb_api_key_env"),
+        request_timeout=get("gb_timeout"),
+        claims=frozenset(get("gb_claim")),
+        fault=get("gb_fault"),
+    )
+    selection = Selection(
+        layers=options.layers() or tuple(LAYERS),
+        ids=frozenset(get("gb_check")),
+        level=get("gb_level"),
+        skips=parse_skips(get("gb_skip")),
+        expected_failures=read_expected_failures(get("gb_expected_failures")),
+        full_layer=get("gb_gates_except"),
+    )
+    if selection.ids or selection.skips or selection.expected_failures:
+        selection.validate(load_checks()[0])
+    if options.fault:
+        find_fault(options.fault)
+    return options, selection
+
+
+def check_of(item: pytest.Item) -> Check | None:
+    """Return the record of a collected check, None for any other test."""
+    record = getattr(getattr(item, "function", None), "gaugeblock_check", None)
+    return record if isinstance(record, Check) else None
+
+
+def target_of(item: pytest.Item) -> str:
+    """Return which of several targets an item runs against, by the fixture parameter ``engine_url``."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get(PARAMETER, "")) if callspec is not None else ""
+
+
+def _order(check: Check | None) -> tuple[int, bool, str]:
+    assert check is not None
+    return list(LAYERS).index(check.layer), not check.gate, check.id

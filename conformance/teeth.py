@@ -1,0 +1,162 @@
+"""The kill matrix: plant each fault, run its layer, see which checks fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gaugeblock.conformance.check import LAYERS
+from gaugeblock.fixtures.faults.record import Fault
+
+FAULT_TIMEOUT = 300.0  # seconds for one fault's run; a fault that hangs a target must still end
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What became of one fault: ``named`` killed by the check that names it with its message, ``other`` by another
+    check only, ``survived``, or ``error`` (the run gave no verdict). ``collateral``: failing checks of other layers."""
+
+    fault: Fault
+    outcome: str
+    killed_by: list[str]
+    collateral: list[str]
+    message: str
+    seconds: float
+
+
+def run_matrix(
+    faults: list[Fault], *, full: bool, jobs: int, done: Callable[[Kill], None] = lambda kill: None
+) -> dict[str, Any]:
+    """Run the matrix and return it as JSON, valid against ``schema/kills.schema.json``.
+
+    ``full`` runs every layer for every fault; otherwise a fault meets its own layer in full and the smoke gates of the
+    others. ``done`` hears of each fault as it ends.
+    """
+    started = time.monotonic()
+    kills: list[Kill] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = [pool.submit(kill_one, fault, full) for fault in faults]
+        try:
+            for future in as_completed(pending):
+                kills.append(future.result())
+                done(kills[-1])
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            _stop_children()
+            raise
+    kills.sort(key=lambda kill: (list(LAYERS).index(kill.fault.layer), kill.fault.id))
+    return _matrix(kills, time.monotonic() - started)
+
+
+def kill_one(fault: Fault, full: bool) -> Kill:
+    """Run the checks against one planted fault in a process of its own."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gaugeblock-teeth-") as folder:
+        checks, trouble = _failing(fault, folder, full)
+    seconds = time.monotonic() - started
+    if trouble:
+        return Kill(fault, "error", [], [], trouble, seconds)
+    own = [c for c in checks if c["layer"] == fault.layer]
+    collateral = [c["id"] for c in checks if c["layer"] != fault.layer]
+    named = [c for c in own if c["id"] == fault.check and fault.message in c["message"]]
+    message = named[0]["message"] if named else "; ".join(c["message"] for c in own)[:500]
+    outcome = "named" if named else "other" if own else "survived"
+    return Kill(fault, outcome, [c["id"] for c in own], collateral, message, seconds)
+
+
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+def _failing(fault: Fault, folder: str, full: bool) -> tuple[list[dict[str, Any]], str]:
+    """Return the failing checks of a faulty run, or what kept it from a verdict."""
+    command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "verify", "--fault", fault.id, "--out", folder]
+    command += [] if full else ["--gates-except", fault.layer]
+    log = Path(folder) / "log"
+    with log.open("wb") as stream:
+        child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        _children.add(child)
+        try:
+            child.wait(FAULT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            _stop(child)
+            return [], f"no verdict within {FAULT_TIMEOUT:.0f} s"
+        finally:
+            _children.discard(child)
+    path = Path(folder) / "verdict.json"
+    if not path.is_file():
+        return [], "no verdict: " + log.read_text(errors="replace").strip()[-300:]
+    verdict = json.loads(path.read_text(encoding="utf-8"))
+    if not verdict["footer"]["complete"]:
+        return [], verdict["message"]
+    errors = [f"{c['id']}: {c['message']}" for c in verdict["checks"] if c["outcome"] == "error"]
+    failing = [c for c in verdict["checks"] if c["outcome"] == "failed"]
+    return failing, "" if failing or not errors else errors[0]
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End a run: SIGINT lets it stop its servers, SIGKILL ends it all the same."""
+    for number, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _stop_children() -> None:
+    for child in list(_children):
+        _stop(child)
+
+
+def _matrix(kills: list[Kill], seconds: float) -> dict[str, Any]:
+    counts = Counter(kill.outcome for kill in kills)
+    by_layer = {
+        layer: {
+            "faults": sum(k.fault.layer == layer for k in kills),
+            "named": sum(k.fault.layer == layer and k.outcome == "named" for k in kills),
+        }
+        for layer in LAYERS
+    }
+    return {
+        "schema_version": 1,
+        "kit": {"name": "gaugeblock", "version": metadata.version("gaugeblock")},
+        "faults": [
+            {
+                "id": kill.fault.id,
+                "layer": kill.fault.layer,
+                "title": kill.fault.title,
+                "source": kill.fault.source,
+                "expected_check": kill.fault.check,
+                "expected_message": kill.fault.message,
+                "outcome": kill.outcome,
+                "killed_by": kill.killed_by,
+                "collateral": kill.collateral,
+                "message": kill.message,
+                "seconds": round(kill.seconds, 2),
+            }
+            for kill in kills
+        ],
+        "summary": {
+            "faults": len(kills),
+            **{name: counts[name] for name in ("named", "other", "survived", "error")},
+            "collateral": sum(bool(kill.collateral) for kill in kills),
+            "by_layer": by_layer,
+            "seconds": round(seconds, 1),
+        },
+        "footer": {"complete": True},
+    }
