@@ -1,0 +1,48 @@
+"""Where the Triton kernels run: compiled on an NVIDIA GPU, or in Triton's interpreter on a CPU.
+
+Every kernel file takes ``jit`` and ``tl`` from here, never from Triton itself, because ``triton.jit`` decides at
+decoration: without a GPU this module sets ``TRITON_INTERPRET=1`` before the first kernel is decorated. A value that the
+user has set stays (``TRITON_INTERPRET=1`` on a GPU machine means the interpreter). It does not matter whether somebody
+imported Triton before: kernels avoid the few functions of ``tl`` that are themselves decorated at Triton's import
+(``tl.sum``, ``tl.cdiv``, ``tl.sigmoid``) and use ``tl.reduce`` with :data:`add` instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import triton
+import triton.language as tl
+
+__all__ = ["DEVICE", "INTERPRETED", "add", "jit", "next_power_of_two", "quiet", "tl"]
+
+INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
+"""Whether kernels run in the interpreter: slowly, one program after the other, on CPU tensors."""
+
+DEVICE: str = "cpu" if INTERPRETED else "cuda"
+"""The device on which the ops of this package take their tensors."""
+
+jit: Callable[[Callable[..., Any]], Any] = triton.jit
+"""Triton's decorator, with a type."""
+
+add = tl.standard._sum_combine
+"""The combination of ``tl.reduce`` that the interpreter recognises and hands to numpy as one sum."""
+
+
+def next_power_of_two(n: int) -> int:
+    """Return the smallest power of two ≥ ``n`` (≥ 1): Triton's tiles have such sides."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Return a context for launches: interpreted arithmetic overflows to infinity as silently as the hardware's."""
+    return np.errstate(all="ignore") if INTERPRETED else nullcontext()
