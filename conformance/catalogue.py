@@ -12,7 +12,7 @@ from gaugeblock.fixtures.faults.record import Fault, load_faults
 
 def check_data(check: Check) -> dict[str, Any]:
     """Return a check's record as JSON, with the ids of the faults that must trip it."""
-    names = ("id", "title", "explanation", "layer", "feature", "level", "gate", "bound", "timeout")
+    names = ("id", "title", "explanation", "layer", "feature", "level", "gate", "destructive", "bound", "timeout")
     data = {name: getattr(check, name) for name in names}
     return {**data, "sources": list(check.sources), "faults": [fault.id for fault in check.faults]}
 
@@ -46,7 +46,7 @@ def render() -> str:
 
 
 def _section(check: Check) -> list[str]:
-    gate = ", the smoke gate of its layer" if check.gate else ""
+    gate = ", the smoke gate of its layer" if check.gate else ", runs last: can take down a server" * check.destructive
     lines = ["", f"### {check.id}", "", f"**{check.title}** ({check.level}{gate})", ""]
     lines += [check.explanation, "", f"*Bound:* {check.bound}", ""]
     lines += [f"*Source:* <{source}>" for source in check.sources]

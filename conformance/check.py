@@ -36,6 +36,7 @@ class Check:
 
     ``feature`` is what a target must claim for the check to apply. ``bound`` states the tolerance and why it is that.
     ``gate`` marks the smoke gate: when it fails, the other checks of its layer are blocked. ``timeout`` in seconds.
+    ``destructive`` checks have been seen to take down a real server; they run after all others.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Check:
     sources: tuple[str, ...]
     bound: str
     gate: bool
+    destructive: bool
     timeout: float
     module: str
 
@@ -64,6 +66,7 @@ def check(
     level: Level = "core",
     sources: tuple[str, ...] = (),
     gate: bool = False,
+    destructive: bool = False,
     timeout: float = 30.0,
 ) -> Callable[[Function], Function]:
     """Register a pytest function ``test_<id>`` in a file ``test_<id>_<words>.py`` as a check.
@@ -75,7 +78,7 @@ def check(
     """
 
     def register(function: Function) -> Function:
-        record = _record(function, check_id, feature, bound, level, sources, gate, timeout)
+        record = _record(function, check_id, feature, bound, level, sources, gate, destructive, timeout)
         function.gaugeblock_check = record  # type: ignore[attr-defined] # functions carry attributes
         marked: Function = pytest.mark.timeout(timeout)(function)
         return marked
@@ -91,6 +94,7 @@ def _record(
     level: Level,
     sources: tuple[str, ...],
     gate: bool,
+    destructive: bool,
     timeout: float,
 ) -> Check:
     module = function.__module__
@@ -109,7 +113,7 @@ def _record(
     if problems:
         raise KitError(f"check {check_id} in {module}: " + "; ".join(problems))
     explanation = "\n".join(line.strip() for line in explanation.strip().splitlines())
-    return Check(check_id, title.rstrip("."), explanation, layer, feature, level, sources, bound, gate, timeout, module)
+    return Check(check_id, title.rstrip("."), explanation, layer, feature, level, sources, bound, gate, destructive, timeout, module)
 
 
 def load_checks(layers: tuple[str, ...] = tuple(LAYERS)) -> tuple[dict[str, Check], dict[str, str]]:

@@ -8,6 +8,6 @@ Anything else that escapes from a check is the kit's own bug, outcome ``error``.
 
 from __future__ import annotations
 
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetFault, legal_name
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetFault, TargetGone, legal_name
 
-__all__ = ["EnvironmentFault", "KitError", "TargetFault", "legal_name"]
+__all__ = ["EnvironmentFault", "KitError", "TargetFault", "TargetGone", "legal_name"]

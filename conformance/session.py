@@ -15,7 +15,7 @@ from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
 from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, write_outputs
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetGone
 from gaugeblock.fixtures.faults.record import find_fault, planted
 from gaugeblock.fixtures.targets.options import TargetOptions
 
@@ -104,6 +104,8 @@ class KitSession:
             return
         if check.id in self.selection.skips:
             raise NotRun(f"skipped by the user: {self.selection.skips[check.id]}")
+        if has_target(item) and target_of(item) in self.run.gone:
+            raise Blocked(f"blocked: the target died during {self.run.gone[target_of(item)]}")
         for layer in (check.layer, *DEPENDS.get(check.layer, ())):
             gate = self.run.failed_gates.get((layer, target_of(item)))
             if gate is not None and gate != check.id:
@@ -124,6 +126,8 @@ class KitSession:
         if call.excinfo is not None and isinstance(call.excinfo.value, EnvironmentFault):
             self.run.abort = describe(call.excinfo.value)
             item.session.shouldstop = self.run.abort
+        if call.excinfo is not None and isinstance(call.excinfo.value, TargetGone) and has_target(item):
+            self.run.gone.setdefault(target_of(item), check.id)
         outcome, message = judge(call)
         if call.when == "call" or outcome is not Outcome.PASSED:
             result.add(outcome, message)
@@ -222,12 +226,16 @@ def check_of(item: pytest.Item) -> Check | None:
     return record if isinstance(record, Check) else None
 
 
+def has_target(item: pytest.Item) -> bool:
+    """Whether an item runs against one of the engines, by the fixture parameter ``engine_url``."""
+    return PARAMETER in getattr(getattr(item, "callspec", None), "params", {})
+
+
 def target_of(item: pytest.Item) -> str:
-    """Return which of several targets an item runs against, by the fixture parameter ``engine_url``."""
-    callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get(PARAMETER, "")) if callspec is not None else ""
+    """Return which engine an item runs against; empty for the embedded one and for items without an engine."""
+    return str(getattr(getattr(item, "callspec", None), "params", {}).get(PARAMETER, ""))
 
 
-def _order(check: Check | None) -> tuple[int, bool, str]:
+def _order(check: Check | None) -> tuple[bool, int, bool, str]:
     assert check is not None
-    return list(LAYERS).index(check.layer), not check.gate, check.id
+    return check.destructive, list(LAYERS).index(check.layer), not check.gate, check.id

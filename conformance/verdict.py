@@ -30,13 +30,17 @@ PACKAGES = ("torch", "triton", "transformers", "pytest", "hypothesis", "numpy")
 
 @dataclass
 class Run:
-    """What a run has gathered so far. ``abort`` is the one line that says why it could not go on."""
+    """What a run has gathered so far. ``abort`` is the one line that says why it could not go on.
+
+    ``failed_gates``: (layer, target) -> check id; ``gone``: a target that died -> the check that saw it.
+    """
 
     options: TargetOptions
     selection: Selection
     targets: dict[str, Any] = field(default_factory=dict)
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     failed_gates: dict[tuple[str, str], str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
     scope: set[str] = field(default_factory=set)
     core: set[str] = field(default_factory=set)
     abort: str | None = None

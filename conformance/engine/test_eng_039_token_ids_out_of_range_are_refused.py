@@ -10,6 +10,7 @@ HUGE = 2**30  # beyond any vocabulary
 @check(
     "ENG-039",
     feature="token-ids",
+    destructive=True,
     bound="status 4xx, never 5xx and never 200; a message in the body",
     sources=("https://github.com/sgl-project/sglang/issues/9817",),
 )

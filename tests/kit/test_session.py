@@ -172,3 +172,15 @@ def test_a_check_whose_names_disagree_is_refused(kit, pytester):
     text = run.stdout.str()
     for complaint in ("id must be KER-NNN", "function must be named test_kv_901", "docstring needs a title line"):
         assert complaint in text
+
+
+def test_a_target_that_dies_is_said_once_and_the_rest_is_blocked(kit, pytester):
+    kit.write("engine", "ENG-901", "from gaugeblock.fixtures.errors import TargetGone; raise TargetGone('refused')")
+    kit.write("engine", "ENG-902", "assert True")
+    for path in (pytester.path / "engine").glob("test_*.py"):
+        path.write_text(path.read_text().replace("():", "(engine_url):"))
+    run, verdict = kit.run()
+    assert outcome(verdict, "ENG-901") == "failed"
+    assert outcome(verdict, "ENG-902") == "blocked"
+    assert "the target died during ENG-901" in verdict["checks"][1]["message"]
+    assert run.ret == 1
