@@ -1,0 +1,56 @@
+"""ENG-018: a long prompt arrives while another request decodes."""
+
+from __future__ import annotations
+
+from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.bounds import WHY, Bound
+from gaugeblock.conformance.engine.compare import compare_greedy, greedy
+from gaugeblock.conformance.engine.prompts import prose_ids
+from gaugeblock.conformance.engine_fixtures import Note
+from gaugeblock.conformance.requires import require
+from gaugeblock.fixtures.targets.engine import EngineTarget
+from gaugeblock.fixtures.targets.streams import collect_generate
+
+TOKENS = 12
+LONGEST = 400
+"""Tokens of the arriving prompt at most: two chunks and more where chunks are small, two seconds on a slow engine."""
+
+
+@check(
+    "ENG-018",
+    feature="token-ids",
+    bound=WHY,
+    sources=(
+        "https://github.com/sgl-project/sglang/issues/38319",
+        "https://github.com/vllm-project/vllm/issues/31210",
+    ),
+    timeout=60,
+)
+def test_eng_018(engine: EngineTarget, bound: Bound, note: Note) -> None:
+    """A prompt that is prefilled beside a decoding request disturbs neither
+
+    A stream is under way when a prompt of several chunks arrives; both must answer as they do alone. Look first at
+    steps that mix prefill and decode: which rows get logits, whose positions and pages they use.
+    """
+    require(engine, "token-ids", "flush")
+    short = prose_ids(engine, "decoding", 7)
+    long = prose_ids(engine, "arriving", min(2 * (engine.chunk_size or LONGEST) + 5, LONGEST))
+    engine.flush()
+    alone_short, alone_long = greedy(engine, short, TOKENS), greedy(engine, long, 3)
+    engine.flush()
+    body = {
+        "input_ids": list(short),
+        "sampling_params": {"temperature": 0, "max_new_tokens": TOKENS, "ignore_eos": True},
+        "return_logprob": True,
+        "top_logprobs_num": 2,
+        "stream": True,
+    }
+    with engine.stream("/generate", body) as events:
+        first = next(events)
+        beside_long = greedy(engine, long, 3)
+        beside_short = collect_generate([first, *events], f"{engine.url}/generate").final
+    worst = max(
+        compare_greedy("the decoding request, a prompt arriving beside it", beside_short, alone_short, bound),
+        compare_greedy("the prompt that arrived beside a decoding request", beside_long, alone_long, bound),
+    )
+    note(f"{len(long)} prompt tokens beside a stream: largest logprob difference {worst:.1e} nats")
