@@ -113,7 +113,20 @@ def _record(
     if problems:
         raise KitError(f"check {check_id} in {module}: " + "; ".join(problems))
     explanation = "\n".join(line.strip() for line in explanation.strip().splitlines())
-    return Check(check_id, title.rstrip("."), explanation, layer, feature, level, sources, bound, gate, destructive, timeout, module)
+    return Check(
+        check_id,
+        title.rstrip("."),
+        explanation,
+        layer,
+        feature,
+        level,
+        sources,
+        bound,
+        gate,
+        destructive,
+        timeout,
+        module,
+    )
 
 
 def load_checks(layers: tuple[str, ...] = tuple(LAYERS)) -> tuple[dict[str, Check], dict[str, str]]:
