@@ -1,0 +1,110 @@
+"""Everything an operator of the router decides, every time-out among it, validated in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from gaugeblock.reference.router.policies import policy_names
+from gaugeblock.reference.router.urls import worker_id
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """Times in seconds, sizes in bytes. ``None`` for a time-out means no limit; an explicit 0 is kept as 0.
+
+    Routing: ``policy`` is one of :func:`policy_names`; with ``session_affinity`` a request that carries a session key
+    (one of ``session_headers``, body ``session_id``, OpenAI ``user``) stays with its worker for ``session_ttl``.
+    ``seed`` fixes the random ties. Cache-aware scores are ``matched bytes - load_cost * (in flight above the idlest)``;
+    a match counts from ``min_match_bytes`` on, or from half of the prompt.
+
+    Failure: a request goes to at most ``1 + retries`` workers, and retries spend a shared budget that each request
+    refills by ``retry_ratio`` up to ``retry_burst``. ``idle_timeout`` is the longest silence of a worker within a
+    response, and before it when the request is streamed; ``total_timeout`` covers the whole request with its retries.
+    ``head_hold`` is how long the head of a streamed response waits for its first body byte, so that a worker that dies
+    in between can still be replaced. A response of known length up to ``hold_bytes`` is sent once it is whole.
+
+    Raises:
+        ValueError: naming the field, the value and what is legal.
+    """
+
+    worker_urls: tuple[str, ...] = ()
+    policy: str = "cache_aware"
+    seed: int | None = None
+
+    session_affinity: bool = True
+    session_headers: tuple[str, ...] = ("x-smg-routing-key", "x-session-id")
+    session_ttl: float = 3600.0
+    max_sessions: int = 100_000
+
+    cache_bytes: int = 32 << 20
+    max_prefix_bytes: int = 64 << 10
+    min_match_bytes: int = 256
+    load_cost: float = 512.0
+
+    health_interval: float = 5.0
+    health_timeout: float = 5.0
+    health_failures: int = 2
+    health_successes: int = 1
+    health_join_interval: float = 0.5  # between checks of a worker that is not healthy
+
+    breaker_failures: int = 5
+    breaker_cooldown: float = 10.0
+    breaker_probes: int = 1
+    breaker_successes: int = 1
+
+    retries: int = 2
+    retry_ratio: float = 0.2
+    retry_burst: int = 32
+
+    connect_timeout: float | None = 2.0
+    idle_timeout: float | None = 120.0
+    total_timeout: float | None = 1800.0
+    admin_timeout: float = 10.0  # one call of the router's own: abort, flush, server info
+    head_hold: float = 0.25
+    drain_timeout: float = 30.0
+    pool_idle: float = 2.0  # age at which an unused connection is dropped; below uvicorn's 5 s keep-alive
+    keepalive_timeout: float = 75.0
+    request_read_timeout: float = 60.0
+
+    hold_bytes: int = 256 << 10
+    max_head_bytes: int = 64 << 10
+    max_body_bytes: int = 64 << 20
+    worker_api_key: str | None = None  # sent with the router's own calls only
+
+    def __post_init__(self) -> None:
+        for name in ("worker_urls", "session_headers"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"{name} must be a list of strings, got the string {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        for url in self.worker_urls:
+            worker_id(url)
+        if self.policy not in policy_names():
+            raise ValueError(f"policy must be one of {', '.join(policy_names())}; got {self.policy!r}")
+        for field in fields(self):
+            _check_number(field.name, getattr(self, field.name))
+
+
+_AT_LEAST_ONE = {"health_failures", "health_successes", "breaker_failures", "breaker_probes", "breaker_successes"}
+_POSITIVE = {
+    *("session_ttl", "health_interval", "health_timeout", "health_join_interval", "connect_timeout", "idle_timeout"),
+    *("total_timeout", "admin_timeout", "keepalive_timeout", "request_read_timeout", "max_head_bytes"),
+}
+_OPTIONAL = {"connect_timeout", "idle_timeout", "total_timeout", "seed"}
+_WHOLE = {"max_sessions", "cache_bytes", "max_prefix_bytes", "min_match_bytes", "retries", "retry_burst", "hold_bytes"}
+_WHOLE |= {"max_head_bytes", "max_body_bytes"} | _AT_LEAST_ONE
+_NOT_NUMBERS = {"worker_urls", "session_headers", "policy", "session_affinity", "worker_api_key", "seed"}
+
+
+def _check_number(name: str, value: object) -> None:
+    if name in _NOT_NUMBERS or (value is None and name in _OPTIONAL):
+        return
+    low = 1 if name in _AT_LEAST_ONE else 0
+    legal = f"> {low}" if name in _POSITIVE else f">= {low}"
+    if name in _OPTIONAL:
+        legal += " or null for no limit"
+    allowed: tuple[type, ...] = (int,) if name in _WHOLE else (int, float)
+    fits = isinstance(value, int | float) and type(value) in allowed and math.isfinite(value) and value >= low
+    if not fits or (name in _POSITIVE and value == low):
+        raise ValueError(f"{name} must be {'a whole number' if name in _WHOLE else 'a number'} {legal}; got {value!r}")

@@ -1,0 +1,286 @@
+"""One connection to a worker and the exchange on it: bytes come in by callback, the proxy awaits heads and pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from gaugeblock.reference.router.http1 import (
+    ChunkedDecoder,
+    Head,
+    MalformedError,
+    body_length,
+    keeps_alive,
+    parse_response_head,
+)
+
+FailureKind = Literal["connect", "reset", "malformed", "truncated", "idle", "total"]
+
+_HIGH_WATER = 256 << 10
+_HEAD_LIMIT = 256 << 10
+
+
+class ExchangeError(Exception):
+    """An exchange with a worker broke. ``kind`` says how."""
+
+    def __init__(self, kind: FailureKind) -> None:
+        super().__init__(kind)
+        self.kind: FailureKind = kind
+
+
+class Exchange(asyncio.Protocol):
+    """A connection to a worker; ``begin`` starts an exchange, ``rest`` ends it well, ``abort`` cuts it.
+
+    ``length`` of the response's body: bytes, -1 for chunked, None for until the worker closes.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+        self.rested_at = 0.0
+        self._reset(False)
+
+    def _reset(self, headless: bool) -> None:
+        self.status = 0
+        self.head: Head | None = None
+        self.length: int | None = None
+        self.done = False
+        self.got_body = False
+        self._no_body = headless
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._buffer = b""
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._paused = False
+        self._error: ExchangeError | None = None
+        self._last_byte = self._loop.time()
+        self._idle: float | None = None
+        self._deadline: float | None = None
+
+    # -- the proxy's side
+
+    def begin(self, message: bytes, headless: bool) -> None:
+        """Write a request. ``headless``: the response has no body whatever its head says (HEAD)."""
+        self._reset(headless)
+        if self._transport is None or self.closed:
+            self._error = ExchangeError("reset")
+        else:
+            self._transport.write(message)
+
+    def limit(self, idle: float | None, deadline: float | None) -> None:
+        """Fail the exchange after ``idle`` seconds of silence while it is awaited, or at ``deadline`` (loop time)."""
+        self._idle, self._deadline = idle, deadline
+        self._arm()
+
+    async def read_head(self) -> Head:
+        """Wait for the response's head.
+
+        Raises:
+            ExchangeError: the connection broke, a limit passed, or the head is malformed.
+        """
+        while self.head is None:
+            await self._wait()
+        return self.head
+
+    async def read_body(self) -> bytes:
+        """Return what has come of the body, waiting for at least one byte; empty at its end.
+
+        Raises:
+            ExchangeError: as :meth:`read_head`; what came before the break is returned first.
+        """
+        while not self._pieces:
+            if self.done:
+                return b""
+            await self._wait()
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces = []
+        self._held = 0
+        if self._paused:
+            self._paused = False
+            assert self._transport is not None
+            self._transport.resume_reading()
+        return data
+
+    async def body_within(self, seconds: float) -> None:
+        """Return as soon as a piece of the body or its end is there, or after ``seconds``.
+
+        Raises:
+            ExchangeError: it broke in between.
+        """
+        if self._pieces or self.done or seconds <= 0:
+            return
+        timer = self._loop.call_later(seconds, self._wake)
+        try:
+            await self._wait()
+        finally:
+            timer.cancel()
+
+    async def whole_body(self) -> bytes:
+        """Wait for the end of the body and return all of it.
+
+        Raises:
+            ExchangeError: as :meth:`read_head`.
+        """
+        parts = []
+        while part := await self.read_body():
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange ended well and the worker keeps the connection."""
+        if not self.done or self.closed or self._error or self.head is None or self._buffer:
+            return False
+        return self.length is not None and keeps_alive(self.head, self.head.first[0])
+
+    def rest(self) -> None:
+        """Keep the connection for the next exchange."""
+        self._disarm()
+        self.rested_at = self._loop.time()
+
+    def abort(self) -> None:
+        """Cut the connection at once: the worker sees its client leave."""
+        self._disarm()
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- the connection's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop: the end of a body that runs until the close, otherwise a break."""
+        self.closed = True
+        if self.head is not None and self.length is None and not self.done and exc is None:
+            self.done = True
+        elif not self.done:
+            self._error = self._error or ExchangeError("reset")
+        self._disarm()
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        self._last_byte = self._loop.time()
+        try:
+            if self.done:
+                self._buffer += data  # nobody asked for this: the connection cannot be trusted any more
+            elif self.head is None:
+                self._feed_head(data)
+            else:
+                self._feed_body(data)
+        except MalformedError:
+            self._fail("malformed")
+        self._wake()
+
+    def _feed_head(self, data: bytes) -> None:
+        self._buffer += data
+        while self.head is None:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > _HEAD_LIMIT:
+                    raise MalformedError("the head is too long")
+                return
+            status, head = parse_response_head(self._buffer[:end])
+            self._buffer = self._buffer[end + 4 :]
+            if status == 101:
+                raise MalformedError("nobody asked for another protocol")
+            if status >= 200:
+                self._enter_body(status, head)
+        rest, self._buffer = self._buffer, b""
+        if self.done:
+            self._buffer = rest
+        elif rest:
+            self._feed_body(rest)
+
+    def _enter_body(self, status: int, head: Head) -> None:
+        self.length = body_length(head.fields)
+        if self._no_body or status in (204, 304):
+            self.length = self.length or 0
+            self._no_body = True
+        self.status, self.head = status, head
+        if self.length == -1 and not self._no_body:
+            self._decoder = ChunkedDecoder()
+        self._left = self.length or 0
+        self.done = self._no_body or self.length == 0
+
+    def _feed_body(self, data: bytes) -> None:
+        if self._decoder is not None:
+            self._keep(*self._decoder.feed(data))
+            if self._decoder.done:
+                self.done, self._buffer = True, self._decoder.rest
+        elif self.length is None:
+            self._keep(data)
+        else:
+            self._keep(data[: self._left])
+            self._buffer = data[self._left :]
+            self._left -= min(self._left, len(data))
+            self.done = self._left == 0
+
+    def _keep(self, *pieces: bytes) -> None:
+        self._pieces += pieces
+        self.got_body = self.got_body or bool(pieces)
+        self._held += sum(map(len, pieces))
+        if self._held > _HIGH_WATER and not self._paused and self._transport is not None and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    # -- waiting and limits
+
+    async def _wait(self) -> None:
+        self._raise_error()
+        if self.got_body:  # silence counts from here on: a slow client is not the worker's fault
+            self._last_byte = self._loop.time()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if not self._pieces:
+            self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, kind: FailureKind) -> None:
+        self._error = self._error or ExchangeError(kind)
+        self.abort()
+        self._wake()
+
+    def _arm(self) -> None:
+        self._disarm()
+        ends = [self._deadline] if self._deadline is not None else []
+        if self._idle is not None:
+            ends.append(self._last_byte + self._idle)
+        if ends:
+            self._timer = self._loop.call_at(max(min(ends), self._loop.time()), self._check)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        """One timer an exchange, moved on when it finds that bytes have come: none is set for each piece."""
+        now = self._loop.time()
+        self._timer = None
+        if self._deadline is not None and now >= self._deadline:
+            self._fail("total")
+        elif self._idle is not None and self._waiter is not None and now - self._last_byte >= self._idle:
+            self._fail("idle")
+        else:
+            if self._waiter is None:
+                self._last_byte = now
+            self._arm()

@@ -1,0 +1,53 @@
+"""Health checks: one task a worker, so that a hung worker delays nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gaugeblock.reference.router.calls import try_call
+from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.worker import Health, Worker
+
+
+async def watch(worker: Worker, config: RouterConfig) -> None:
+    """Check a worker until cancelled: every ``health_interval`` when healthy, more often while it is not."""
+    while True:
+        await check(worker, config)
+        healthy = worker.health is Health.HEALTHY
+        await asyncio.sleep(
+            config.health_interval if healthy else min(config.health_interval, config.health_join_interval)
+        )
+
+
+async def check(worker: Worker, config: RouterConfig) -> None:
+    """Ask once, and learn the names of its models before a worker gets its first traffic after each return."""
+    answer = await try_call(worker.upstream, b"GET", b"/health", config.health_timeout, api_key=config.worker_api_key)
+    good = answer is not None and answer.status == 200
+    if good and (worker.health is not Health.HEALTHY or not worker.models):
+        await learn_models(worker, config)
+    worker.note_health(good)
+
+
+async def learn_models(worker: Worker, config: RouterConfig) -> None:
+    """Note every name under which a worker knows its model, and what it lists; nothing if it does not tell."""
+    timeout, key = config.health_timeout, config.worker_api_key
+    info = await try_call(worker.upstream, b"GET", b"/get_model_info", timeout, api_key=key)
+    listed = await try_call(worker.upstream, b"GET", b"/v1/models", timeout, api_key=key)
+    names = _info_names(info.json()) if info is not None and info.status == 200 else []
+    entries = _entries(listed.json()) if listed is not None and listed.status == 200 else []
+    worker.models = frozenset([*names, *(entry["id"] for entry in entries)])
+    worker.model_entries = entries or [{"id": name, "object": "model"} for name in names[:1]]
+
+
+def _entries(data: Any) -> list[dict[str, Any]]:
+    entries = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def _info_names(data: Any) -> list[str]:
+    if not isinstance(data, dict):
+        return []
+    return [data[key] for key in ("served_model_name", "model_path") if isinstance(data.get(key), str) and data[key]]

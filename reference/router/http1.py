@@ -1,0 +1,184 @@
+"""HTTP/1.1 on the wire, for both sides of the router: heads are parsed strictly and kept in their original spelling.
+
+Strict because a proxy that reads a message otherwise than its peer can be made to smuggle one request inside another
+(RFC 9112, sections 5.1, 6.1 and 11.2).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+Header = tuple[bytes, bytes]
+
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade".split()
+)
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
+_CHUNK_LINE_LIMIT = 4096
+
+
+class MalformedError(Exception):
+    """The bytes are not the HTTP/1.x that they claim to be."""
+
+
+class Head(NamedTuple):
+    """A parsed head. ``first`` holds the three parts of the first line, ``headers`` the fields as they came, and
+    ``fields`` the last value of each by lower-case name."""
+
+    first: tuple[bytes, bytes, bytes]
+    headers: list[Header]
+    fields: dict[bytes, bytes]
+
+
+def parse_head(block: bytes) -> Head:
+    """Parse a head without its final empty line.
+
+    Raises:
+        MalformedError: not three parts in the first line, or a field that is folded, nameless or spaced before its
+        colon, or several lengths that disagree.
+    """
+    lines = block.split(b"\r\n")
+    first = lines[0].split(b" ", 2)
+    if len(first) == 2 and first[0].startswith(b"HTTP/"):
+        first.append(b"")  # a status line may lack the reason
+    if len(first) != 3:
+        raise MalformedError("the first line does not have three parts")
+    headers: list[Header] = []
+    fields: dict[bytes, bytes] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or not _TOKEN.match(name) or b"\n" in value or b"\r" in value or b"\0" in value:
+            raise MalformedError("a header field is malformed")
+        value = value.strip(b" \t")
+        lower = name.lower()
+        if lower in fields and lower in (b"content-length", b"transfer-encoding") and fields[lower] != value:
+            raise MalformedError("the length of the body is given twice")
+        headers.append((name, value))
+        fields[lower] = value
+    return Head((first[0], first[1], first[2]), headers, fields)
+
+
+def parse_request_head(block: bytes) -> Head:
+    """Parse a request's head.
+
+    Raises:
+        MalformedError: as :func:`parse_head`, or the method, target or version is not legal.
+    """
+    head = parse_head(block)
+    method, target, version = head.first
+    if not _TOKEN.match(method) or not _TARGET.match(target) or version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise MalformedError("the request line is malformed")
+    return head
+
+
+def parse_response_head(block: bytes) -> tuple[int, Head]:
+    """Parse a response's head; returns its status too.
+
+    Raises:
+        MalformedError: as :func:`parse_head`, or the status line is not HTTP/1.x with three digits.
+    """
+    head = parse_head(block)
+    version, status, _ = head.first
+    if not version.startswith(b"HTTP/1.") or not status.isdigit() or len(status) != 3:
+        raise MalformedError("the status line is malformed")
+    return int(status), head
+
+
+def body_length(fields: dict[bytes, bytes]) -> int | None:
+    """Return the body's length in bytes, -1 for chunked, None when the head names neither.
+
+    Raises:
+        MalformedError: both are named, the length is no number, or the coding is not plain ``chunked``.
+    """
+    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    if coding is not None:
+        if length is not None or coding.lower() != b"chunked":
+            raise MalformedError("the transfer coding is not plain chunked")
+        return -1
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > 18:
+        raise MalformedError("the content length is no number")
+    return int(length)
+
+
+def end_to_end(head: Head) -> list[Header]:
+    """Return the fields that a proxy forwards: all but the hop-by-hop ones and those named in ``Connection``."""
+    drop = HOP_BY_HOP
+    connection = head.fields.get(b"connection")
+    if connection is not None and connection.lower() not in (b"close", b"keep-alive"):
+        named = b",".join(value for name, value in head.headers if name.lower() == b"connection")
+        drop = HOP_BY_HOP | {token.strip().lower() for token in named.split(b",")}
+    return [header for header in head.headers if header[0].lower() not in drop]
+
+
+def keeps_alive(head: Head, version: bytes) -> bool:
+    """Whether the sender of a head is willing to reuse its connection."""
+    connection = head.fields.get(b"connection", b"").lower()
+    return connection != b"close" if version == b"HTTP/1.1" else connection == b"keep-alive"
+
+
+class ChunkedDecoder:
+    """Takes the bytes of a chunked body in pieces of any size and gives the content back."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.rest = b""  # what came after the end
+        self._buffer = b""
+        self._left = 0  # content bytes still to come in this chunk
+        self._after_chunk = False
+        self._in_trailer = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the pieces of content in ``data``.
+
+        Raises:
+            MalformedError: the framing is broken.
+        """
+        data = self._buffer + data if self._buffer else data
+        pieces: list[bytes] = []
+        at = 0
+        while not self.done:
+            if self._left:
+                piece = data[at : at + self._left]
+                if piece:
+                    pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if self._left:
+                    break
+                self._after_chunk = True
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                if len(data) - at > _CHUNK_LINE_LIMIT:
+                    raise MalformedError("a chunk's size line is too long")
+                break
+            self._line(data[at:end])
+            at = end + 2
+        self._buffer = b"" if self.done else data[at:]
+        if self.done:
+            self.rest = data[at:]
+        return pieces
+
+    def _line(self, line: bytes) -> None:
+        if self._after_chunk:
+            if line:
+                raise MalformedError("a chunk is longer than its size")
+            self._after_chunk = False
+        elif self._in_trailer:
+            self.done = not line
+        else:
+            size = line.partition(b";")[0].rstrip(b" \t")
+            if not _HEX.match(size):
+                raise MalformedError("a chunk's size is no hexadecimal number")
+            self._left = int(size, 16)
+            self._in_trailer = self._left == 0
+
+
+def chunk(piece: bytes) -> bytes:
+    """Frame a non-empty piece of content as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)

@@ -1,0 +1,74 @@
+"""Prometheus metrics. Labels come from sets that clients cannot grow: known routes, status classes, own workers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gaugeblock.reference.router.proxy import Proxy
+from gaugeblock.reference.router.registry import Registry
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics(Collector):
+    """Plain counters on the hot path; the exposition is made when it is asked for."""
+
+    def __init__(self, registry: Registry, proxy: Proxy) -> None:
+        self._registry, self._proxy = registry, proxy
+        self._requests: dict[tuple[str, str], int] = {}
+        self._seconds: dict[str, list[float]] = {}  # by route: the buckets' counts, then the sum
+        self._exposition = CollectorRegistry(auto_describe=False)
+        self._exposition.register(self)
+
+    def note(self, route: str, status: int, seconds: float) -> None:
+        """Count a finished request. ``status`` 0: the client left before an answer began."""
+        key = (route, f"{status // 100}xx" if status else "left")
+        self._requests[key] = self._requests.get(key, 0) + 1
+        row = self._seconds.get(route)
+        if row is None:
+            row = self._seconds[route] = [0.0] * (len(_BUCKETS) + 2)
+        row[bisect_left(_BUCKETS, seconds)] += 1
+        row[-1] += seconds
+
+    def expose(self) -> bytes:
+        """Return the text exposition."""
+        return generate_latest(self._exposition)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the exposition."""
+        requests = CounterMetricFamily(
+            "router_requests", "Requests by route and status class", labels=["route", "status"]
+        )
+        for (route, status), count in self._requests.items():
+            requests.add_metric([route, status], count)
+        yield requests
+        yield self._histogram()
+        yield CounterMetricFamily("router_retries", "Attempts after the first", value=self._proxy.retries)
+        yield from self._workers()
+
+    def _histogram(self) -> Metric:
+        family = HistogramMetricFamily("router_request_seconds", "From request to last byte", labels=["route"])
+        for route, row in self._seconds.items():
+            total, buckets = 0.0, []
+            for bound, count in zip([*map(str, _BUCKETS), "+Inf"], row[:-1], strict=True):
+                total += count
+                buckets.append((bound, total))
+            family.add_metric([route], buckets, row[-1])
+        return family
+
+    def _workers(self) -> Iterator[Metric]:
+        in_flight = GaugeMetricFamily("router_worker_in_flight", "Requests in flight by worker", labels=["worker"])
+        available = GaugeMetricFamily("router_worker_available", "1 if it would get traffic now", labels=["worker"])
+        attempts = CounterMetricFamily("router_attempts", "Ended attempts by outcome", labels=["worker", "outcome"])
+        for worker in self._registry.workers.values():
+            in_flight.add_metric([worker.id], worker.in_flight)
+            available.add_metric([worker.id], float(worker.available()))
+            for outcome, count in worker.outcomes.items():
+                attempts.add_metric([worker.id, str(outcome)], count)
+        yield from (in_flight, available, attempts)

@@ -1,0 +1,17 @@
+"""Random: every available worker is as likely as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from gaugeblock.reference.router.policies.base import Decision, RequestView, Stateless, WorkerView, policy
+
+
+@policy("random")
+class RandomPick(Stateless):
+    """The baseline that every other policy has to beat."""
+
+    def decide(self, request: RequestView, workers: Sequence[WorkerView], rng: Random, now: float) -> Decision:
+        """Pick a worker uniformly."""
+        return Decision(rng.choice(workers).id, self.name, "random")

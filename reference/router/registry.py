@@ -1,0 +1,119 @@
+"""The workers by id: joining, leaving with a drain, and who may take a request now."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.health import watch
+from gaugeblock.reference.router.urls import worker_id
+from gaugeblock.reference.router.worker import Health, Worker
+
+
+class Registry:
+    """All workers, each with a task that checks its health. ``on_leave`` is told the id of a worker that is gone."""
+
+    def __init__(self, config: RouterConfig, clock: Callable[[], float], on_leave: Callable[[str], None]) -> None:
+        self._config = config
+        self._clock = clock
+        self._on_leave = on_leave
+        self.workers: dict[str, Worker] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Add the configured workers and begin to check them."""
+        for url in self._config.worker_urls:
+            self.add(url)
+
+    async def stop(self) -> None:
+        """End the health checks and close the connections to workers."""
+        watchers = list(self._watchers.values())
+        self._watchers.clear()
+        for task in watchers:
+            task.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        for worker in self.workers.values():
+            worker.upstream.close()
+
+    def add(self, url: str) -> tuple[Worker, bool]:
+        """Add a worker, or stop its draining; returns it and whether it is new. It gets traffic once it is healthy.
+
+        Raises:
+            ValueError: not the URL of a worker.
+        """
+        identity = worker_id(url)
+        known = self.workers.get(identity)
+        if known is not None:
+            known.draining, known.on_idle = False, None
+            return known, False
+        worker = Worker(identity, self._config, self._clock)
+        self.workers[identity] = worker
+        self._watchers[identity] = asyncio.create_task(watch(worker, self._config))
+        return worker, True
+
+    def find(self, url: str) -> Worker | None:
+        """Return a worker by its id or any other spelling of its URL; None if it is not known."""
+        try:
+            return self.workers.get(worker_id(url))
+        except ValueError:
+            return None
+
+    def drain(self, url: str) -> Worker | None:
+        """Give a worker no new requests and remove it when its last one has ended; None if it is not known."""
+        worker = self.find(url)
+        if worker is None:
+            return None
+        worker.draining = True
+        if worker.in_flight:
+            worker.on_idle = lambda: self._remove(worker)
+        else:
+            self._remove(worker)
+        return worker
+
+    def _remove(self, worker: Worker) -> None:
+        if self.workers.pop(worker.id, None) is None:
+            return
+        self._watchers.pop(worker.id).cancel()
+        worker.on_idle = None
+        worker.upstream.close()
+        self._on_leave(worker.id)
+
+    def candidates(self, model: str | None, tried: Collection[str] = ()) -> list[Worker]:
+        """Return the workers that may take a request for ``model`` now, less those already tried."""
+        return [w for w in self.workers.values() if w.available() and w.serves(model) and w.id not in tried]
+
+    def knows(self, model: str | None) -> bool:
+        """Whether a worker serves the model, has not told what it serves, or no worker has been heard yet."""
+        return not self.workers or any(worker.serves(model) for worker in self.workers.values())
+
+    def retry_after(self, model: str | None) -> int:
+        """Seconds, at least 1, after which a request that nobody can take now is worth another try."""
+        serving = [w for w in self.workers.values() if w.health is Health.HEALTHY and w.serves(model)]
+        waits = [worker.breaker.retry_after() for worker in serving] or [self._config.health_join_interval]
+        return max(1, math.ceil(min(waits)))
+
+    def readiness(self, model: str | None = None) -> dict[str, Any]:
+        """Return what ``/readiness`` says: whether a request would be served now, counts by model, and reasons."""
+        workers = [worker for worker in self.workers.values() if worker.serves(model)]
+        counts: dict[str, dict[str, int]] = {}
+        reasons: dict[str, int] = {}
+        for worker in workers:
+            reason = worker.reason()
+            reasons[reason] = reasons.get(reason, 0) + 1
+            for name in worker.models or ("*",):
+                entry = counts.setdefault(name, {"available": 0, "total": 0})
+                entry["total"] += 1
+                entry["available"] += reason == "available"
+        ready = reasons.get("available", 0) > 0
+        return {
+            "ready": ready,
+            "status": "ready" if ready else "not ready",
+            "available_workers": reasons.pop("available", 0),
+            "healthy_workers": sum(worker.health is Health.HEALTHY for worker in workers),
+            "total_workers": len(workers),
+            "models": dict(sorted(counts.items())),
+            "unavailable": reasons,
+        }

@@ -1,0 +1,92 @@
+"""The listening socket, the signals, and a drain that lets streams finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from gaugeblock.reference.router.app import RouterApp
+from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.front import ClientConnection, Limits
+
+log = logging.getLogger(__name__)
+
+
+class RouterServer:
+    """A router that listens. ``async with`` starts it and, at the end, drains and stops it."""
+
+    def __init__(self, config: RouterConfig, host: str, port: int) -> None:
+        self.app = RouterApp(config)
+        self._config, self._host, self._port = config, host, port
+        self._connections: set[ClientConnection] = set()
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        assert self._listener is not None
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def __aenter__(self) -> RouterServer:
+        config = self._config
+        limits = Limits(
+            config.max_head_bytes, config.max_body_bytes, config.request_read_timeout, config.keepalive_timeout
+        )
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: ClientConnection(self.app.handle, limits, self._connections), self._host, self._port, backlog=2048
+        )
+        self.app.registry.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Stop listening, let running requests finish within ``drain_timeout``, then end what is left."""
+        assert self._listener is not None
+        assert self._sweeper is not None
+        self._listener.close()
+        self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.close_when_idle()
+        running = [c.task for c in self._connections if c.task is not None]
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._config.drain_timeout)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self.app.registry.stop()
+
+    async def _sweep(self) -> None:
+        """Hang up on clients that keep a connection without using it, or never finish their request."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            now = loop.time()
+            for connection in list(self._connections):
+                if connection.deadline is not None and now > connection.deadline:
+                    connection.hang_up()
+
+
+async def _run(config: RouterConfig, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with RouterServer(config, host, port) as server:
+        log.info("router listens on http://%s:%d, policy %s", host, server.port, config.policy)
+        await stop.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # a second signal ends the drain at once
+
+
+def serve(config: RouterConfig, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: streams finish within ``drain_timeout``, an idle router exits at once.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    asyncio.run(_run(config, host, port))

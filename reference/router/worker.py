@@ -1,0 +1,115 @@
+"""One worker as the router knows it, and the lease that counts a request in flight there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from types import TracebackType
+from typing import Any
+
+from gaugeblock.reference.router.breaker import Breaker, Outcome
+from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.upstream import Upstream
+
+
+class Health(StrEnum):
+    """What the health checks say. A worker that was never checked gets no traffic."""
+
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Worker:
+    """State of one worker. ``models`` is empty until the worker has told; such a worker takes any model."""
+
+    def __init__(self, identity: str, config: RouterConfig, clock: Callable[[], float]) -> None:
+        self.id = identity
+        self.health = Health.UNKNOWN
+        self.draining = False
+        self.models: frozenset[str] = frozenset()
+        self.model_entries: list[dict[str, Any]] = []  # as the worker lists them in /v1/models
+        self.in_flight = 0
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.upstream = Upstream(identity, config.connect_timeout, config.pool_idle)
+        self.breaker = Breaker(
+            config.breaker_failures, config.breaker_cooldown, config.breaker_probes, config.breaker_successes, clock
+        )
+        self.on_idle: Callable[[], None] | None = None  # called whenever the last request in flight has ended
+        self._last_said = Health.UNKNOWN
+        self._streak = 0  # health checks in a row that said the same
+        self._needed, self._tolerated = config.health_successes, config.health_failures
+
+    def serves(self, model: str | None) -> bool:
+        """Whether the worker would know the model."""
+        return model is None or not self.models or model in self.models
+
+    def available(self) -> bool:
+        """Whether a request may be sent here now."""
+        return self.health is Health.HEALTHY and not self.draining and self.breaker.allows()
+
+    def reason(self) -> str:
+        """One word for why the worker gets no traffic, or ``available``."""
+        if self.draining:
+            return "draining"
+        if self.health is not Health.HEALTHY:
+            return str(self.health)
+        return "available" if self.breaker.allows() else "breaker_open"
+
+    def note_health(self, good: bool) -> bool:
+        """Count one health check; returns whether the state changed. The thresholds apply from the first check on."""
+        said = Health.HEALTHY if good else Health.UNHEALTHY
+        self._streak = self._streak + 1 if said is self._last_said else 1
+        self._last_said = said
+        if said is self.health or self._streak < (self._needed if good else self._tolerated):
+            return False
+        self.health = said
+        return True
+
+    def describe(self) -> dict[str, Any]:
+        """Return the state as JSON for ``/workers``."""
+        return {
+            "id": self.id,
+            "url": self.id,
+            "models": sorted(self.models),
+            "is_healthy": self.health is Health.HEALTHY,
+            "health": self.health,
+            "draining": self.draining,
+            "available": self.available(),
+            "reason": self.reason(),
+            "breaker": self.breaker.state,
+            "load": self.in_flight,
+            "outcomes": {str(outcome): count for outcome, count in self.outcomes.items()},
+        }
+
+
+class Lease:
+    """One attempt at a worker: counted in flight and in the breaker from ``with`` to its end, however it ends.
+
+    The outcome is neutral unless :meth:`score` was called: a cancelled attempt says nothing about its worker.
+    """
+
+    __slots__ = ("_outcome", "_ticket", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._outcome = Outcome.NEUTRAL
+
+    def score(self, outcome: Outcome) -> None:
+        """Say how the attempt went; the last word before the end counts."""
+        self._outcome = outcome
+
+    def __enter__(self) -> Lease:
+        self._ticket = self.worker.breaker.begin()
+        self.worker.in_flight += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        worker = self.worker
+        worker.in_flight -= 1
+        worker.outcomes[self._outcome] += 1
+        worker.breaker.end(self._ticket, self._outcome)
+        if not worker.in_flight and worker.on_idle is not None:
+            worker.on_idle()
