@@ -15,6 +15,10 @@ class RequestError(ValueError):
     """The client's fault: becomes a 4xx with this message."""
 
 
+class QueueFull(RequestError):
+    """Too many requests for now: becomes a 429 or 503."""
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How to pick tokens and when to stop.
@@ -136,3 +140,7 @@ class EngineStats:
     generation_tokens_total: int = 0
     aborted_total: int = 0
     steps_total: int = 0
+    retracted_total: int = 0
+    host_tokens: int = 0  # held by the host tier
+    evicted_tokens_total: int = 0  # from the device
+    promoted_tokens_total: int = 0  # from the host tier back to the device

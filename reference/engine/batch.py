@@ -1,0 +1,96 @@
+"""One step's work as tensors: which tokens to compute, where their KV goes, and which KV each of them sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of consecutive tokens of one sequence: ``tokens`` from absolute position ``start``."""
+
+    tokens: Sequence[int]
+    start: int
+    pages: Sequence[int]
+    logit_offsets: Sequence[int] = ()  # offsets in ``tokens`` whose logits are wanted
+
+    @property
+    def end(self) -> int:
+        """One past the last absolute position."""
+        return self.start + len(self.tokens)
+
+
+@dataclass(frozen=True)
+class ChunkView:
+    """What a chunk of more than one token attends to."""
+
+    rows: slice  # its rows in the batch
+    table: Tensor  # [1, pages] int64
+    mask: Tensor  # [tokens, pages * page_size] bool: True where a token sees a position
+
+
+@dataclass(frozen=True)
+class ForwardBatch:
+    """A ragged batch: single tokens (decodes) first, then chunks. All index tensors are int64."""
+
+    input_ids: Tensor  # [tokens]
+    positions: Tensor  # [tokens], absolute
+    slots: Tensor  # [tokens], where each token's KV is written
+    singles: int  # how many rows are single tokens
+    tables: Tensor  # [singles, pages], padded with the pad page
+    mask: Tensor  # [singles, 1, 1, pages * page_size] bool
+    chunks: tuple[ChunkView, ...]
+    logit_rows: Tensor  # [rows whose logits are wanted]
+
+
+def build_batch(spans: Sequence[Span], page_size: int, pad_page: int) -> ForwardBatch:
+    """Lay out ``spans`` as one batch. Logit rows follow the order of ``spans`` and, within one, of its offsets."""
+    order = sorted(range(len(spans)), key=lambda i: len(spans[i].tokens) > 1)
+    first_row: dict[int, int] = {}
+    ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    for i in order:
+        span = spans[i]
+        first_row[i] = len(ids)
+        ids += span.tokens
+        for position in range(span.start, span.end):
+            positions.append(position)
+            slots.append(span.pages[position // page_size] * page_size + position % page_size)
+    singles = [spans[i] for i in order if len(spans[i].tokens) == 1]
+    tables, mask = _single_views(singles, page_size, pad_page)
+    return ForwardBatch(
+        input_ids=torch.tensor(ids),
+        positions=torch.tensor(positions),
+        slots=torch.tensor(slots),
+        singles=len(singles),
+        tables=tables,
+        mask=mask,
+        chunks=tuple(_chunk_view(spans[i], first_row[i], page_size) for i in order[len(singles) :]),
+        logit_rows=torch.tensor(
+            [first_row[i] + offset for i, span in enumerate(spans) for offset in span.logit_offsets], dtype=torch.int64
+        ),
+    )
+
+
+def _single_views(spans: Sequence[Span], page_size: int, pad_page: int) -> tuple[Tensor, Tensor]:
+    pages = [span.pages[: span.start // page_size + 1] for span in spans]
+    width = max((len(p) for p in pages), default=0)
+    tables = torch.tensor([[*p, *[pad_page] * (width - len(p))] for p in pages], dtype=torch.int64)
+    starts = torch.tensor([span.start for span in spans], dtype=torch.int64)
+    mask = torch.arange(width * page_size) <= starts[:, None]  # [singles, positions]
+    return tables, mask[:, None, None, :]
+
+
+def _chunk_view(span: Span, row: int, page_size: int) -> ChunkView:
+    pages = span.pages[: (span.end - 1) // page_size + 1]
+    positions = torch.arange(span.start, span.end)
+    return ChunkView(
+        rows=slice(row, row + len(span.tokens)),
+        table=torch.tensor([pages]),
+        mask=torch.arange(len(pages) * page_size) <= positions[:, None],
+    )

@@ -1,0 +1,59 @@
+"""Putting a scheduler together from a configuration and a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gaugeblock.reference.engine.config import ModelConfig
+from gaugeblock.reference.engine.errors import ConfigError
+from gaugeblock.reference.engine.loader import load_weights, weights_digest
+from gaugeblock.reference.engine.model import LlamaModel
+from gaugeblock.reference.engine.scheduler import Scheduler
+from gaugeblock.reference.engine.types import EngineConfig
+from gaugeblock.reference.kv.keys import root_key
+from gaugeblock.reference.kv.manager import KVManager
+from gaugeblock.reference.kv.storage import KVShape, KVStorage
+
+
+def check_config(config: EngineConfig) -> None:
+    """Raise :class:`ConfigError` naming the field, its value and the legal range."""
+    least = {
+        "page_size": 1,
+        "max_total_tokens": config.page_size + 1,
+        "chunked_prefill_size": 1,
+        "max_running_requests": 1,
+        "max_queued_requests": 0,
+        "host_kv_tokens": 0,
+    }
+    for name, minimum in least.items():
+        value = getattr(config, name)
+        if value < minimum:
+            raise ConfigError(f"{name} must be >= {minimum}, got {value}")
+
+
+def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:
+    """Load the weights and lay out the KV cache.
+
+    Raises:
+        ModelError: the weights cannot be loaded.
+    """
+    model = LlamaModel(model_config, load_weights(folder, model_config))
+    return Scheduler(model, build_kv(config, model_config, weights_digest(folder)), config)
+
+
+def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> KVManager:
+    """Lay out the KV cache. ``revision`` names the weights in every page's key."""
+    shape = KVShape(
+        layers=model_config.num_hidden_layers,
+        kv_heads=model_config.num_key_value_heads,
+        head_dim=model_config.head_dim,
+        page_size=config.page_size,
+    )
+    num_pages = config.max_total_tokens // config.page_size
+    return KVManager(
+        KVStorage(shape, num_pages),
+        num_pages,
+        root_key(revision, "float32", shape),
+        host_bytes=config.host_kv_tokens // config.page_size * shape.page_bytes,
+        prefix_cache=config.prefix_cache,
+    )

@@ -1,0 +1,43 @@
+"""Names of KV pages: a chain of SHA-256 digests, so that equal keys mean equal tokens, history and layout.
+
+Each digest starts with a tag of its own (no root can equal a page key) and tokens have a fixed width (no two token
+lists share an encoding).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+
+from gaugeblock.reference.kv.storage import KVShape
+
+ROOT_TAG = b"gaugeblock.kv.root\0"
+PAGE_TAG = b"gaugeblock.kv.page\0"
+
+
+def root_key(model: str, dtype: str, shape: KVShape) -> bytes:
+    """Return the key that all chains of one model, type and layout start from. ``model``: name and revision."""
+    fields = {
+        "model": model,
+        "dtype": dtype,
+        "layers": shape.layers,
+        "kv_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "page_size": shape.page_size,
+    }
+    return hashlib.sha256(ROOT_TAG + json.dumps(fields, sort_keys=True).encode()).digest()
+
+
+def page_key(parent: bytes, tokens: Sequence[int]) -> bytes:
+    """Return the key of the page that holds ``tokens`` after the chain ``parent``."""
+    return hashlib.sha256(PAGE_TAG + parent + struct.pack(f"<{len(tokens)}q", *tokens)).digest()
+
+
+def chain_keys(root: bytes, tokens: Sequence[int], page_size: int) -> list[bytes]:
+    """Return the keys of all full pages of ``tokens``, in order."""
+    keys: list[bytes] = []
+    for start in range(0, len(tokens) - page_size + 1, page_size):
+        keys.append(page_key(keys[-1] if keys else root, tokens[start : start + page_size]))
+    return keys

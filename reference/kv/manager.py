@@ -1,0 +1,178 @@
+"""The KV manager: owns every refcount and ties pool, prefix index, host tier and bytes together.
+
+A page's life: free → held by a sequence → indexed once it is full and computed (still held) → idle when its last holder
+leaves → promoted to held by the next hit, or evicted (copied to the host tier) and free again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from gaugeblock.reference.kv.host import HostTier
+from gaugeblock.reference.kv.keys import chain_keys, page_key
+from gaugeblock.reference.kv.pages import KVError, PagePool
+from gaugeblock.reference.kv.prefix import PrefixIndex
+from gaugeblock.reference.kv.storage import KVStorage
+
+
+@dataclass(eq=False)
+class Allocation:
+    """The pages of one sequence, in order. The first ``len(keys)`` are indexed; ``hit_tokens`` came from a cache."""
+
+    pages: list[int]
+    keys: list[bytes] = field(default_factory=list)
+    hit_tokens: int = 0
+
+
+class KVManager:
+    """Pages for sequences: begin, extend, commit, release.
+
+    ``root`` is the key of the model and layout (:func:`~gaugeblock.reference.kv.keys.root_key`).
+    """
+
+    def __init__(
+        self, storage: KVStorage, num_pages: int, root: bytes, host_bytes: int = 0, prefix_cache: bool = True
+    ) -> None:
+        self.storage = storage
+        self.page_size = storage.shape.page_size
+        self.pool = PagePool(num_pages)
+        self.index = PrefixIndex(root)
+        self.host = HostTier(host_bytes)
+        self.prefix_cache = prefix_cache
+        self.evicted = 0
+        self.promoted = 0
+        self._live: set[Allocation] = set()
+
+    def pages_for(self, tokens: int) -> int:
+        """Return how many pages ``tokens`` tokens take."""
+        return -(-tokens // self.page_size)
+
+    def begin(self, tokens: Sequence[int], hit_limit: int, spare: int = 0) -> Allocation | None:
+        """Hold pages for all of ``tokens``, reusing cached ones for at most the first ``hit_limit`` tokens.
+
+        Returns None, with nothing changed, if that would leave fewer than ``spare`` free or idle pages.
+        """
+        keys = chain_keys(self.index.root, tokens[:hit_limit], self.page_size) if self.prefix_cache else []
+        nodes = self.index.match(keys)
+        fresh = self.pages_for(len(tokens)) - len(nodes)
+        waking = sum(self.pool.refs[node.page] == 0 for node in nodes)
+        if fresh + waking + spare > self.pool.free + self.pool.idle:
+            return None
+        for node in nodes:  # held before anything is evicted, so that no hit is a victim
+            self.pool.retain(node.page)
+        promoted = self._load_from_host(keys[len(nodes) :])  # taken before an eviction can push them out of the host
+        allocation = Allocation([node.page for node in nodes], [node.key for node in nodes])
+        allocation.pages += self._allocate(fresh)
+        self._live.add(allocation)
+        self._promote(allocation, promoted)
+        self.index.touch(allocation.keys)
+        allocation.hit_tokens = len(allocation.keys) * self.page_size
+        return allocation
+
+    def extend(self, allocation: Allocation, tokens: int) -> bool:
+        """Hold pages for ``tokens`` tokens in all; return False, with nothing changed, if there are not enough."""
+        missing = self.pages_for(tokens) - len(allocation.pages)
+        if missing > self.pool.free + self.pool.idle:
+            return False
+        if missing > 0:
+            allocation.pages += self._allocate(missing)
+        return True
+
+    def commit(self, allocation: Allocation, tokens: Sequence[int], computed: int) -> None:
+        """Index the pages that the first ``computed`` tokens fill. One that is indexed already takes over from ours."""
+        if not self.prefix_cache:
+            return
+        for i in range(len(allocation.keys), computed // self.page_size):
+            parent = allocation.keys[-1] if allocation.keys else self.index.root
+            key = page_key(parent, tokens[i * self.page_size : (i + 1) * self.page_size])
+            node = self.index.get(key)
+            if node is None:
+                self.index.insert(key, parent, allocation.pages[i])
+            else:
+                self.pool.retain(node.page)
+                self._drop(allocation.pages[i])
+                allocation.pages[i] = node.page
+            allocation.keys.append(key)
+
+    def release(self, allocation: Allocation) -> None:
+        """Let go of a sequence's pages: the indexed ones stay cached, the others are free.
+
+        Raises:
+            KVError: it was released before.
+        """
+        if allocation not in self._live:
+            raise KVError(f"double free of an allocation of {len(allocation.pages)} pages")
+        self._live.remove(allocation)
+        self.index.touch(allocation.keys)
+        for page in reversed(allocation.pages):
+            self._drop(page)
+
+    def flush(self) -> bool:
+        """Forget all cached pages, on device and host. Returns False and changes nothing while a sequence is live."""
+        if self._live:
+            return False
+        for node in self.index.victims(len(self.index), self._is_idle):
+            self.index.remove(node)
+            self.pool.reclaim(node.page)
+        self.host.clear()
+        return True
+
+    def recount(self) -> None:
+        """Count everything again from the live allocations.
+
+        Raises:
+            KVError: a refcount, the free list, the index or the host tier disagrees.
+        """
+        refs = [0] * self.pool.total
+        for allocation in self._live:
+            for page in allocation.pages:
+                refs[page] += 1
+        if refs != self.pool.refs:
+            wrong = [(p, self.pool.refs[p], refs[p]) for p in range(self.pool.total) if refs[p] != self.pool.refs[p]]
+            raise KVError(f"refcounts differ (page, counter, actual): {wrong[:5]}")
+        for page in range(self.pool.total):
+            kept = refs[page] > 0 or self.index.holds_page(page)
+            if kept == self.pool.is_free(page):
+                raise KVError(f"page {page} is {'kept and free' if kept else 'leaked: neither kept nor free'}")
+        self.index.recount()
+        self.host.recount()
+
+    def _is_idle(self, page: int) -> bool:
+        return self.pool.refs[page] == 0
+
+    def _drop(self, page: int) -> None:
+        if self.pool.release(page) == 0 and not self.index.holds_page(page):
+            self.pool.reclaim(page)
+
+    def _allocate(self, count: int) -> list[int]:
+        if count > self.pool.free:
+            self._evict(count - self.pool.free)
+        return self.pool.allocate(count)
+
+    def _evict(self, count: int) -> None:
+        for node in self.index.victims(count, self._is_idle):
+            if self.host.capacity:
+                self.host.store(node.key, self.storage.read_page(node.page))
+            self.index.remove(node)
+            self.pool.reclaim(node.page)
+            self.evicted += 1
+
+    def _load_from_host(self, keys: list[bytes]) -> list[tuple[bytes, Tensor]]:
+        loaded: list[tuple[bytes, Tensor]] = []
+        for key in keys:
+            data = self.host.load(key)
+            if data is None:
+                break
+            loaded.append((key, data))
+        return loaded
+
+    def _promote(self, allocation: Allocation, pages: list[tuple[bytes, Tensor]]) -> None:
+        for key, data in pages:
+            page = allocation.pages[len(allocation.keys)]
+            self.storage.write_page(page, data)
+            self.index.insert(key, allocation.keys[-1] if allocation.keys else self.index.root, page)
+            allocation.keys.append(key)
+            self.promoted += 1
