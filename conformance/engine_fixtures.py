@@ -9,6 +9,7 @@ import pytest
 
 from gaugeblock.conformance.check import Check
 from gaugeblock.conformance.engine.bounds import Bound, bound_of
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.requires import require
 from gaugeblock.fixtures.oracle import Oracle
@@ -18,8 +19,6 @@ from gaugeblock.fixtures.targets.probe import FEATURES
 
 TIMEOUT = 60.0
 """Total seconds of one call, unless --gb-timeout says otherwise: five times the slowest seen on a CPU."""
-
-Note = Callable[[str], None]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gaugeblock.conformance.check import check
-from gaugeblock.conformance.engine_fixtures import Note
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.fixtures.targets.engine import EngineTarget
 
 PROMPT = "The capital of France is"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.bounds import WHY, Bound
 from gaugeblock.conformance.engine.compare import compare_logprobs, numbers
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.engine.prompts import prose_ids
-from gaugeblock.conformance.engine_fixtures import Note
 from gaugeblock.conformance.requires import require
 from gaugeblock.fixtures.targets.engine import EngineTarget
 
