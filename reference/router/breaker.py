@@ -57,7 +57,7 @@ class Breaker:
 
     def begin(self) -> int:
         """Note the start of an attempt that :meth:`allows` permitted; returns a ticket for :meth:`end`."""
-        if self._state is State.HALF_OPEN:
+        if self._state is not State.CLOSED and self.state is State.HALF_OPEN:
             self._probing += 1
         return self._generation
 

@@ -82,6 +82,8 @@ class RouterConfig:
             worker_id(url)
         if self.policy not in policy_names():
             raise ValueError(f"policy must be one of {', '.join(policy_names())}; got {self.policy!r}")
+        if type(self.session_affinity) is not bool:
+            raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
         for field in fields(self):
             _check_number(field.name, getattr(self, field.name))
 
@@ -98,6 +100,7 @@ _NOT_NUMBERS = {"worker_urls", "session_headers", "policy", "session_affinity", 
 
 
 def _check_number(name: str, value: object) -> None:
+    """Raise ``ValueError`` if a field that holds a number holds none that is legal."""
     if name in _NOT_NUMBERS or (value is None and name in _OPTIONAL):
         return
     low = 1 if name in _AT_LEAST_ONE else 0
