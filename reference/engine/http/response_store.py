@@ -7,8 +7,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from gaugeblock.reference.engine.http.messages import Message
-
 CAPACITY = 1000
 LIVE = frozenset({"queued", "in_progress"})
 
@@ -18,7 +16,7 @@ class Record:
     """One response: its JSON as of now, and the conversation that a later one can go on from."""
 
     response: dict[str, Any]
-    messages: list[Message]
+    messages: list[dict[str, Any]]
     keep: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
