@@ -69,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport | None = None
+        self.lost: asyncio.Future[None] = self._loop.create_future()  # done once the connection is gone
         self.closing = False  # no further request on this connection
         self.deadline: float | None = None
 
@@ -85,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         """Called by the loop: the client has left, so its request is cancelled at once."""
         self._connections.discard(self)
         self.transport = None
+        self.lost.set_result(None)
         self.resume_writing()
         if self.task is not None:
             self.task.cancel()

@@ -58,7 +58,17 @@ class RouterServer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._part()
         await self.app.registry.stop()
+
+    async def _part(self) -> None:
+        """Let last bytes reach their clients, but not for longer than a second."""
+        connections = list(self._connections)
+        if connections:
+            await asyncio.wait([connection.lost for connection in connections], timeout=1.0)
+        for connection in list(self._connections):
+            connection.hang_up()
+        await asyncio.sleep(0)
 
     async def _sweep(self) -> None:
         """Hang up on clients that keep a connection without using it, or never finish their request."""

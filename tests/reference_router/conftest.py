@@ -196,6 +196,7 @@ class Lab:
 
     server: RouterServer
     workers: list[Worker]
+    clients: list[Client] = field(default_factory=list)
 
     @property
     def in_flight(self) -> int:
@@ -205,7 +206,9 @@ class Lab:
         return self.server.app.registry.workers[worker.url]
 
     async def client(self) -> Client:
-        return Client(*await asyncio.open_connection("127.0.0.1", self.server.port))
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.server.port))
+        self.clients.append(client)
+        return client
 
     async def post(self, path: str, body: bytes = b"{}", headers: str = "") -> Response:
         client = await self.client()
@@ -240,7 +243,11 @@ async def open_lab(workers: list[Worker], *, ready: bool = True, **config: Any) 
             if ready:
                 registered = server.app.registry.workers.values()
                 await until(lambda: all(worker.available() for worker in registered), "all workers available")
-            yield lab
+            try:
+                yield lab
+            finally:
+                for client in lab.clients:
+                    client.close()
             await until(lambda: lab.in_flight == 0, "in-flight back to 0")
     finally:
         for worker in workers:
