@@ -18,7 +18,7 @@ def test_eng_034(engine: EngineTarget) -> None:
     A wrong type reached the engine (500, a hang, a dead scheduler) or was silently replaced by a default. Look at the
     validation in front of the scheduler: everything behind it may trust its input.
     """
-    cases = {
+    cases: dict[str, dict[str, object]] = {
         "text a number": {"text": 7},
         "input_ids strings": {"input_ids": ["a", "b"]},
         "sampling_params a string": {"text": FOX, "sampling_params": "greedy"},

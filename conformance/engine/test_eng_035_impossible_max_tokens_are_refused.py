@@ -18,7 +18,7 @@ def test_eng_035(engine: EngineTarget) -> None:
     A value that cannot mean anything was accepted. Look at the ranges: max_new_tokens >= 0, temperature >= 0,
     0 < top_p <= 1, top_k -1 or >= 1.
     """
-    cases = {
+    cases: dict[str, dict[str, float]] = {
         "max_new_tokens -1": {"max_new_tokens": -1},
         "temperature -1": {"temperature": -1},
         "top_p 0": {"top_p": 0},
