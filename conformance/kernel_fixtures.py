@@ -1,0 +1,61 @@
+"""Fixtures of the checks on kernels: the module under check, and each op of the contracts in turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gaugeblock.conformance.outcome import unsupported
+from gaugeblock.conformance.plugin import OPTIONS, TARGETS
+
+if TYPE_CHECKING:
+    from gaugeblock.fixtures.targets.kernels import KernelTarget
+    from gaugeblock.kernels.contract import Op
+
+REMEDY = "the kernels need torch and triton: pip install 'gaugeblock[gpu]'"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each kernel check once an op; a check module that lists ``OPS`` is about those alone."""
+    if "op_name" not in metafunc.fixturenames:
+        return
+    try:
+        from gaugeblock.kernels.contract import load_contracts
+
+        names = list(load_contracts())
+    except ModuleNotFoundError:
+        names = ["none"]
+    chosen = getattr(metafunc.module, "OPS", names)
+    metafunc.parametrize("op_name", [name for name in names if name in chosen or name == "none"])
+
+
+@pytest.fixture(scope="session")
+def kernels(request: pytest.FixtureRequest) -> KernelTarget:
+    """The module under check: ``--gb-kernels``, or the reference kernels (in Triton's interpreter without a GPU).
+
+    Raises:
+        KitError: the module cannot be imported or holds no op.
+    """
+    try:
+        from gaugeblock.fixtures.targets.kernels import load_kernels
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+    target = load_kernels(request.config.stash[OPTIONS].kernels)
+    request.config.stash[TARGETS]["kernels"] = {
+        "module": target.name,
+        "device": target.device,
+        "ops": sorted(target.functions),
+    }
+    return target
+
+
+@pytest.fixture
+def op(op_name: str, kernels: KernelTarget) -> Op:
+    """One op's contract; an op that the target lacks ends the check as unsupported."""
+    from gaugeblock.kernels.contract import load_contracts
+
+    contract = load_contracts()[op_name]
+    if op_name not in kernels.functions:
+        unsupported(f"{kernels.name} has no {op_name}: give it {contract.signature}")
+    return contract

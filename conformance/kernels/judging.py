@@ -1,0 +1,85 @@
+"""Hold outputs to an op's contract, and say exactly where they break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from gaugeblock.fixtures.targets.kernels import KernelTarget
+from gaugeblock.kernels.bounds import budget_used, ulp
+from gaugeblock.kernels.contract import Case, Op, Tensors
+
+RecordProperty = Callable[[str, object], None]
+SHOWN = 3  # bad elements that a message lists
+
+
+def run_and_judge(kernels: KernelTarget, op: Op, cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """Run each case and judge it; return the evidence of each."""
+    return [judge(op, case, kernels.run(op, case)) for case in cases]
+
+
+def judge(op: Op, case: Case, outputs: Tensors, what: str = "") -> dict[str, Any]:
+    """Assert that every element is within its bound, exact outputs bit for bit; return the share of the budget used.
+
+    ``what`` is put behind the case in the message. The evidence names the worst element of each output.
+    """
+    oracle = op.oracle(case)
+    bound = op.bound(case, oracle)
+    label = f"{case.label} {what}".strip()
+    used = {}
+    for name, expected in oracle.items():
+        result = outputs[name].detach().cpu()
+        require_form(label, name, result, expected, case.dtype)
+        share = budget_used(result, expected, bound[name])
+        used[name] = round(share.max().item(), 4) if share.numel() else 0.0
+        assert used[name] <= 1, _describe(label, name, result, expected, bound[name], share)
+    return {"case": label, "budget_used": used}
+
+
+def require_form(label: str, name: str, result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    """Assert shape and dtype of one output."""
+    assert result.shape == expected.shape, (
+        f"{label}: {name} has shape {tuple(result.shape)}, not {tuple(expected.shape)}"
+    )
+    assert result.dtype == dtype, f"{label}: {name} is {result.dtype}, not {dtype}"
+
+
+def _describe(
+    label: str, name: str, result: torch.Tensor, expected: torch.Tensor, bound: torch.Tensor, share: torch.Tensor
+) -> str:
+    wrong = (share > 1).nonzero()
+    lines = []
+    for index in wrong[:SHOWN].tolist():
+        at = tuple(index)
+        got, right = result[at].item(), expected[at].item()
+        units = abs(got - right) / ulp(expected[at], result.dtype).item()
+        allowed = f"{bound[at].item():.3g} allowed" if bound[at] else "must be exact"
+        lines.append(f"{name}{list(at)} = {got!r}, oracle {right:.9g}: off by {units:.3g} ulp, {allowed}")
+    return f"{label}: {len(wrong)} of {share.numel()} elements out of bound; " + "; ".join(lines)
+
+
+def require_same_bits(result: torch.Tensor, expected: torch.Tensor, message: str) -> None:
+    """Assert bitwise equality (−0 differs from +0; equal NaN are equal); the message gets the first difference."""
+    result, expected = result.detach().cpu().contiguous(), expected.detach().cpu().contiguous()
+    assert result.shape == expected.shape, f"{message}: shapes {tuple(result.shape)} and {tuple(expected.shape)}"
+    differ = bits(result) != bits(expected)
+    if differ.any():
+        at = tuple(differ.nonzero()[0].tolist())
+        values = f"{result[at].item()!r} against {expected[at].item()!r} at {list(at)}"
+        raise AssertionError(
+            f"{message}: {int(differ.sum())} of {differ.numel()} elements differ in their bits, {values}"
+        )
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a float tensor's bit patterns as integers."""
+    return tensor.view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
+
+
+def record(record_property: RecordProperty, op: Op, kernels: KernelTarget, cases: list[dict[str, Any]]) -> None:
+    """Attach the judged cases to the verdict, with the largest share of the budget that any of them used."""
+    worst = max((share for case in cases for share in case["budget_used"].values()), default=0.0)
+    evidence = {"op": op.name, "module": kernels.name, "device": kernels.device, "budget_used": worst, "cases": cases}
+    record_property("evidence", evidence)

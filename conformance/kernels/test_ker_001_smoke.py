@@ -1,0 +1,38 @@
+"""KER-001."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gaugeblock.conformance.check import check
+
+if TYPE_CHECKING:
+    from gaugeblock.fixtures.targets.kernels import KernelTarget
+    from gaugeblock.kernels.contract import Op
+
+
+@check(
+    "KER-001",
+    feature="kernels",
+    gate=True,
+    bound="exact: shape, dtype, finite, not constant; nothing is said about accuracy yet",
+    sources=("https://github.com/ScalingIntelligence/KernelBench/issues/165",),
+)
+def test_ker_001(kernels: KernelTarget, op: Op) -> None:
+    """The op runs in every dtype and returns finite values of the right form that depend on the input.
+
+    The function raises, or returns zeros, NaN, another shape or another dtype. Look at the signature in the op's
+    contract, at the device of the tensors, and at whether the kernel was launched at all.
+    """
+    from gaugeblock.conformance.kernels.judging import require_form
+
+    for dtype in op.dtypes:
+        case = op.make(4, 64, dtype, 0, "normal")
+        for name, expected in op.oracle(case).items():
+            result = kernels.run(op, case)[name].cpu()
+            require_form(case.label, name, result, expected, dtype)
+            assert result.isfinite().all(), (
+                f"{case.label}: {int((~result.isfinite()).sum())} values of {name} not finite"
+            )
+            low, high = result.min().item(), result.max().item()
+            assert low < high, f"{case.label}: {name} is constant {low}, whatever the input"

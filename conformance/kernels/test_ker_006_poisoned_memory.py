@@ -1,0 +1,74 @@
+"""KER-006."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gaugeblock.conformance.check import check
+
+if TYPE_CHECKING:
+    from gaugeblock.conformance.kernels.judging import RecordProperty
+    from gaugeblock.fixtures.targets.kernels import KernelTarget
+    from gaugeblock.kernels.contract import Case, Op
+
+
+@check(
+    "KER-006",
+    feature="kernels",
+    bound="as KER-002; what lies around inputs and outputs is NaN and must neither enter a result nor be written",
+    sources=(
+        "https://github.com/Dao-AILab/flash-attention/issues/1745",
+        "https://github.com/vllm-project/vllm/issues/53856",
+        "https://github.com/sgl-project/sglang/issues/32477",
+    ),
+)
+def test_ker_006(kernels: KernelTarget, op: Op, record_property: RecordProperty) -> None:
+    """Every output element is written, nothing outside is read or written, and NaN stays in its row.
+
+    Inputs and outputs are windows into buffers of NaN, and fresh memory is NaN too. A NaN at the end of a row is a
+    store mask that is too short or a load mask that is too long; a NaN that disappears hides a fault further up.
+    """
+    from gaugeblock.conformance.kernels.judging import judge, record
+    from gaugeblock.conformance.kernels.layouts import nan_for_uninitialised
+
+    evidence = []
+    for dtype, hidden in zip(op.dtypes, (1000, 63, 129), strict=True):
+        case = op.make(5, hidden, dtype, 6, "normal")
+        evidence.append(_inside_nan(kernels, op, case))
+        with nan_for_uninitialised():
+            evidence.append(judge(op, case, kernels.run(op, case), "in fresh memory"))
+        _nan_row(kernels, op, case)
+    record(record_property, op, kernels, evidence)
+
+
+def _inside_nan(kernels: KernelTarget, op: Op, case: Case) -> dict[str, object]:
+    """Run with all tensors in the middle of NaN; return the evidence."""
+    from gaugeblock.conformance.kernels.judging import judge
+    from gaugeblock.conformance.kernels.layouts import Guarded
+
+    inputs = {name: Guarded(tensor).window for name, tensor in kernels.place(case).items()}
+    if not kernels.takes_outs(op):
+        return judge(op, case, kernels.call(op, inputs, case.params), "inside NaN")
+    empty = {name: expected.to(kernels.device, case.dtype) for name, expected in op.oracle(case).items()}
+    outs = {op.outs[name]: Guarded(tensor, empty=True) for name, tensor in empty.items()}
+    outputs = kernels.call(op, inputs, case.params, **{name: out.window for name, out in outs.items()})
+    evidence = judge(op, case, outputs, "inside NaN")
+    for name, out in outs.items():
+        assert not out.overwritten(), f"{case.label}: {out.overwritten()} elements around {name} were overwritten"
+    return evidence
+
+
+def _nan_row(kernels: KernelTarget, op: Op, case: Case) -> None:
+    """Put one NaN into row 2: that row shows it, the others do not change."""
+    from gaugeblock.conformance.kernels.judging import require_same_bits
+
+    clean = kernels.run(op, case)
+    inputs = kernels.place(case)
+    next(iter(inputs.values()))[2, 7] = math.nan
+    for name, result in kernels.call(op, inputs, case.params).items():
+        others = [0, 1, 3, 4]
+        require_same_bits(
+            result[others], clean[name][others], f"{case.label}: NaN in row 2 changed {name} of other rows"
+        )
+        assert result[2, 7].isnan(), f"{case.label}: NaN in [2, 7] became {result[2, 7].item()} in {name}"

@@ -1,0 +1,38 @@
+"""KER-008."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gaugeblock.conformance.check import check
+
+if TYPE_CHECKING:
+    from gaugeblock.conformance.kernels.judging import RecordProperty
+    from gaugeblock.fixtures.targets.kernels import KernelTarget
+    from gaugeblock.kernels.contract import Op
+
+
+@check(
+    "KER-008",
+    feature="kernels",
+    bound="as KER-002; the sign of an exact zero is the oracle's (IEEE 754)",
+    sources=("https://github.com/antirez/ds4/pull/498", "https://github.com/tenstorrent/tt-metal/issues/55717"),
+)
+def test_ker_008(kernels: KernelTarget, op: Op, record_property: RecordProperty) -> None:
+    """Large offsets, subnormal numbers, ±large values and −0 are computed, not special-cased away.
+
+    NaN or zero among large values is an exponential that overflowed; a mean far above the deviation shows what is
+    subtracted that should not be; subnormal results that are zero show a kernel that flushes them.
+    """
+    from gaugeblock.conformance.kernels.judging import judge, record
+
+    evidence = []
+    for dtype in op.dtypes:
+        for kind in ("offset", "denormal", "large", "zeros"):
+            case = op.make(3, 200, dtype, 8, kind)
+            outputs = kernels.run(op, case)
+            evidence.append(judge(op, case, outputs))
+            for name, expected in op.oracle(case).items():
+                wrong = (expected == 0) & (outputs[name].cpu().signbit() != expected.signbit())
+                assert not wrong.any(), f"{case.label}: {int(wrong.sum())} zeros of {name} have the wrong sign"
+    record(record_property, op, kernels, evidence)

@@ -1,0 +1,43 @@
+"""KER-009."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gaugeblock.conformance.check import check
+
+if TYPE_CHECKING:
+    from gaugeblock.fixtures.targets.kernels import KernelTarget
+    from gaugeblock.kernels.contract import Op
+
+
+@check(
+    "KER-009",
+    feature="kernels",
+    bound="exact: the same inputs give the same bits, new values at the same address give their own result",
+    sources=(
+        "https://github.com/gpu-mode/reference-kernels/issues/102",
+        "https://github.com/thinking-machines-lab/batch_invariant_ops",
+    ),
+)
+def test_ker_009(kernels: KernelTarget, op: Op) -> None:
+    """A call's result depends on its inputs alone, not on earlier calls.
+
+    Bits that change from call to call come from atomic additions or uninitialised memory; an earlier call's result
+    comes from a cache keyed by address or by id().
+    """
+    from gaugeblock.conformance.kernels.judging import judge, require_same_bits
+
+    for dtype in op.dtypes[::2]:
+        case, other = op.make(6, 4097, dtype, 9, "normal"), op.make(6, 4097, dtype, 10, "normal")
+        first = kernels.run(op, case)
+        for repetition in range(3):
+            again = kernels.run(op, case)
+            for name, result in again.items():
+                message = f"{case.label}: call {repetition + 2} of {name} gave other bits than the first"
+                require_same_bits(result, first[name], message)
+        inputs = kernels.place(case)
+        kernels.call(op, inputs, case.params)
+        for name, tensor in inputs.items():
+            tensor.copy_(other.inputs[name])
+        judge(op, other, kernels.call(op, inputs, other.params), "written over an earlier call's inputs")
