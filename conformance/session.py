@@ -14,7 +14,7 @@ from gaugeblock.conformance.outcome import Blocked, NotRun, Outcome
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
-from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, write_outputs
+from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, prepare_out, write_outputs
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetGone
 from gaugeblock.fixtures.faults.record import find_fault, planted
 from gaugeblock.fixtures.targets.options import TargetOptions
@@ -51,6 +51,7 @@ class KitSession:
         """Read pytest's options; bad ones end the run with exit code 2 and one line."""
         try:
             options, selection = read_options(config.getoption)
+            prepare_out(config.getoption("gb_out"))
         except KitError as error:
             pytest.exit(f"gaugeblock: {error}", returncode=EXIT_CODES["usage"])
         config.stash[OPTIONS] = options

@@ -221,6 +221,22 @@ def write_json(data: dict[str, Any], schema_name: str, path: Path) -> None:
         raise KitError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
 
 
+def prepare_out(out: str | None) -> None:
+    """Make the folder ``out`` before anything runs, so that no verdict is lost for want of it.
+
+    Raises:
+        KitError: it cannot be made or written.
+    """
+    if out is None:
+        return
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "verdict.json").unlink(missing_ok=True)  # an old verdict must not be taken for this run's
+    except OSError as error:
+        raise KitError(f"cannot write into {out!r}: {error.strerror}; name another folder with --out") from error
+
+
 def write_outputs(verdict: dict[str, Any], out: str) -> None:
     """Write ``verdict.json`` and ``report.html`` into the folder ``out``."""
     from gaugeblock.conformance.report import render_report

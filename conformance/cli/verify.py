@@ -15,7 +15,7 @@ from gaugeblock.conformance.check import LAYERS
 from gaugeblock.conformance.cli.terminal import Terminal
 from gaugeblock.conformance.plugin import OPTIONS
 from gaugeblock.conformance.session import KitSession, read_options
-from gaugeblock.conformance.verdict import EXIT_CODES
+from gaugeblock.conformance.verdict import EXIT_CODES, prepare_out
 from gaugeblock.fixtures.errors import EnvironmentFault, legal_name
 
 IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in this process
@@ -47,6 +47,7 @@ def verify(layers: tuple[str, ...], out: str | None, **given: Any) -> int:
     """
     options = {_NAMES.get(key, f"gb_{key}"): value for key, value in given.items()}
     read_options(options.__getitem__)  # misuse ends here, before anything starts
+    prepare_out(out)
     args = _pytest_args(options)
     if out is not None:
         args += ["--gb-out", out, f"--junitxml={Path(out) / 'junit.xml'}", "-o", "junit_suite_name=gaugeblock"]
