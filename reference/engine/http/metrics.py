@@ -19,6 +19,7 @@ GAUGES = {
     "kv_total_tokens": ("total_tokens", "Capacity of the KV pool in tokens"),
     "kv_free_tokens": ("free_tokens", "KV slots that hold nothing"),
     "kv_cached_tokens": ("cached_tokens", "KV slots held by the prefix index"),
+    "kv_host_tokens": ("host_tokens", "KV slots held by the host tier"),
 }
 COUNTERS = {
     "prompt_tokens": ("prompt_tokens_total", "Prompt tokens of admitted sequences"),
@@ -26,6 +27,9 @@ COUNTERS = {
     "generation_tokens": ("generation_tokens_total", "Tokens generated"),
     "aborted_requests": ("aborted_total", "Sequences ended by an abort"),
     "scheduler_steps": ("steps_total", "Steps of the scheduler"),
+    "retracted_requests": ("retracted_total", "Sequences sent back to the queue for want of pages"),
+    "kv_evicted_tokens": ("evicted_tokens_total", "KV slots evicted from the device"),
+    "kv_promoted_tokens": ("promoted_tokens_total", "KV slots brought back from the host tier"),
 }
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
