@@ -19,7 +19,7 @@ def check_config(config: EngineConfig) -> None:
     """Raise :class:`ConfigError` naming the field, its value and the legal range."""
     least = {
         "page_size": 1,
-        "max_total_tokens": config.page_size + 1,
+        "max_total_tokens": 2,  # one for the prompt and one for the answer
         "chunked_prefill_size": 1,
         "max_running_requests": 1,
         "max_queued_requests": 0,
@@ -49,7 +49,7 @@ def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> 
         head_dim=model_config.head_dim,
         page_size=config.page_size,
     )
-    num_pages = config.max_total_tokens // config.page_size
+    num_pages = -(-config.max_total_tokens // config.page_size)  # whole pages: the pool may be a little larger
     return KVManager(
         KVStorage(shape, num_pages),
         num_pages,

@@ -120,16 +120,15 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_variants(path: Path, raw: dict[str, Any]) -> None:
     rope = _rope(raw)
-    refused = {
-        "hidden_act": raw.get("hidden_act", "silu") != "silu",
-        "attention_bias": bool(raw.get("attention_bias")),
-        "mlp_bias": bool(raw.get("mlp_bias")),
-        "rope_type": rope.get("rope_type", rope.get("type", "default")) != "default",
+    served = {
+        "hidden_act": (raw.get("hidden_act", "silu"), "silu"),
+        "attention_bias": (bool(raw.get("attention_bias")), False),
+        "mlp_bias": (bool(raw.get("mlp_bias")), False),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
     }
-    for name, bad in refused.items():
-        if bad:
-            value = raw.get(name, rope.get(name))
-            raise ModelError(f"{path}: {name} {value!r} is not implemented; silu, no biases and plain RoPE are")
+    for name, (value, only) in served.items():
+        if value != only:
+            raise ModelError(f"{path}: {name} {value!r} is not implemented, only {only!r} is")
 
 
 def _eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:

@@ -63,9 +63,9 @@ class Detokenizer:
         return text
 
     def _first_match(self, text: str) -> str | None:
-        """Return the stop string that occurs first; of two at one place the longer."""
-        places = [(text.index(s), -len(s), s) for s in self._stop if s in text]
-        return min(places)[2] if places else None
+        """Return the stop string that is complete first, however the text is cut into tokens; of two the longer."""
+        ends = [(text.index(s) + len(s), -len(s), s) for s in self._stop if s in text]
+        return min(ends)[2] if ends else None
 
     def _possible_prefix(self, text: str) -> int:
         """Return the length of the longest end of ``text`` that begins a stop string."""

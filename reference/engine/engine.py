@@ -59,7 +59,7 @@ class Engine:
     @property
     def context_len(self) -> int:
         """Most tokens of prompt and answer together: what the model's positions and the page pool allow."""
-        return min(self.model_config.max_position_embeddings, self.scheduler.stats.total_tokens)
+        return min(self.model_config.max_position_embeddings, self.config.max_total_tokens)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
