@@ -171,7 +171,7 @@ class Exchange(asyncio.Protocol):
         self._last_byte = self._loop.time()
         try:
             if self.done:
-                self._buffer += data  # nobody asked for this: the connection cannot be trusted any more
+                self.abort()  # nobody asked for this: the connection cannot be trusted any more
             elif self.head is None:
                 self._feed_head(data)
             else:

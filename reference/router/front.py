@@ -22,6 +22,8 @@ from gaugeblock.reference.router.http1 import (
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.sse import error_body
 
+_MANY_PARTS = 1024  # a body in chunks of one byte must not cost an object a byte
+
 log = logging.getLogger(__name__)
 
 
@@ -150,6 +152,8 @@ class ClientConnection(asyncio.Protocol):
         if self._decoder is not None:
             pieces = self._decoder.feed(data)
             self._parts += pieces
+            if len(self._parts) > _MANY_PARTS:
+                self._parts = [b"".join(self._parts)]
             self._size += sum(map(len, pieces))
             self._buffer = self._decoder.rest
             if self._size > self._limits.body_bytes:
@@ -170,6 +174,8 @@ class ClientConnection(asyncio.Protocol):
         self._head, self._parts, self._size, self._reading = None, [], 0, False
         self.deadline = None
         method, target, version = head.first
+        if target.startswith(b"http://"):  # absolute form, as to a forward proxy
+            target = b"/" + target[7:].partition(b"/")[2]
         path, _, query = target.decode("ascii").partition("?")
         self.closing = not keeps_alive(head, version)
         reply = Reply(self, method, version)

@@ -27,7 +27,7 @@ class MalformedError(Exception):
 
 class Head(NamedTuple):
     """A parsed head. ``first`` holds the three parts of the first line, ``headers`` the fields as they came, and
-    ``fields`` the last value of each by lower-case name."""
+    ``fields`` the last value of each by lower-case name, of ``connection`` all of them."""
 
     first: tuple[bytes, bytes, bytes]
     headers: list[Header]
@@ -55,11 +55,18 @@ def parse_head(block: bytes) -> Head:
             raise MalformedError("a header field is malformed")
         value = value.strip(b" \t")
         lower = name.lower()
-        if lower in fields and lower in (b"content-length", b"transfer-encoding") and fields[lower] != value:
-            raise MalformedError("the length of the body is given twice")
         headers.append((name, value))
-        fields[lower] = value
+        fields[lower] = _again(lower, fields[lower], value) if lower in fields else value
     return Head((first[0], first[1], first[2]), headers, fields)
+
+
+def _again(name: bytes, before: bytes, value: bytes) -> bytes:
+    """Return what counts when a field comes more than once."""
+    if name == b"connection":
+        return before + b"," + value
+    if name == b"transfer-encoding" or (name == b"content-length" and before != value):
+        raise MalformedError("the length of the body is given twice")
+    return value
 
 
 def parse_request_head(block: bytes) -> Head:
@@ -111,15 +118,20 @@ def end_to_end(head: Head) -> list[Header]:
     drop = HOP_BY_HOP
     connection = head.fields.get(b"connection")
     if connection is not None and connection.lower() not in (b"close", b"keep-alive"):
-        named = b",".join(value for name, value in head.headers if name.lower() == b"connection")
-        drop = HOP_BY_HOP | {token.strip().lower() for token in named.split(b",")}
+        drop = HOP_BY_HOP | _tokens(connection)
     return [header for header in head.headers if header[0].lower() not in drop]
 
 
 def keeps_alive(head: Head, version: bytes) -> bool:
     """Whether the sender of a head is willing to reuse its connection."""
-    connection = head.fields.get(b"connection", b"").lower()
-    return connection != b"close" if version == b"HTTP/1.1" else connection == b"keep-alive"
+    connection = head.fields.get(b"connection")
+    if version != b"HTTP/1.1":
+        return connection is not None and b"keep-alive" in _tokens(connection)
+    return connection is None or b"close" not in _tokens(connection)
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip().lower() for token in value.split(b",")}
 
 
 class ChunkedDecoder:

@@ -21,6 +21,7 @@ class Upstream:
         self._connect_timeout = connect_timeout
         self._pool_idle = pool_idle
         self._idle: list[Exchange] = []  # the most recently used last
+        self._closed = False
 
     async def send(self, method: bytes, target: bytes, headers: Iterable[Header], body: bytes) -> Exchange:
         """Send a request and return the exchange to read the response from.
@@ -40,14 +41,15 @@ class Upstream:
 
     def give_back(self, exchange: Exchange) -> None:
         """Return an exchange after use: a connection in good order is kept, any other is cut."""
-        if exchange.reusable:
+        if exchange.reusable and not self._closed:
             exchange.rest()
             self._idle.append(exchange)
         else:
             exchange.abort()
 
     def close(self) -> None:
-        """Close all unused connections."""
+        """Close all unused connections, and those in use once they are given back."""
+        self._closed = True
         while self._idle:
             self._idle.pop().abort()
 

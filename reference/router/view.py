@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ FAMILIES = {
     "/v1/responses": "responses",
     "/v1/messages": "messages",
 }
+_LONG_NAME = 256  # characters
 _PROMPT_FIELDS = ("input_ids", "text", "prompt", "input", "query")
 
 
@@ -44,8 +46,9 @@ def read(
     session = next((fields[name].decode("latin-1") for name in session_headers if fields.get(name)), None)
     if session is None:
         session = _text(data.get("session_id")) or _text(data.get("user"))
+    session = _name(session)
     prompt, unit = _prompt(data, max_prompt) if max_prompt and data else (b"", 1)
-    view = RequestView(_text(data.get("model")), session, prompt, unit)
+    view = RequestView(_name(data.get("model")), session, prompt, unit)
     return Reading(view, family, data.get("stream") is True, _rids(data.get("rid")))
 
 
@@ -63,6 +66,14 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _name(value: object) -> str | None:
+    """A name that comes from outside and goes into tables: a long one is kept as its digest."""
+    text = _text(value)
+    if text is None or len(text) <= _LONG_NAME:
+        return text
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
 
 
 def _rids(value: object) -> tuple[str, ...]:

@@ -42,7 +42,9 @@ class Worker:
 
     def serves(self, model: str | None) -> bool:
         """Whether the worker would know the model."""
-        return model is None or not self.models or model in self.models
+        if model is None or not self.models or model in self.models:
+            return True
+        return model.partition(":")[0] in self.models  # BASE:ADAPTER, as SGLang names a LoRA
 
     def available(self) -> bool:
         """Whether a request may be sent here now."""

@@ -220,3 +220,32 @@ def test_errors_name_no_worker(tools: Any) -> None:
                 assert b"127.0.0.1" not in response.head + response.body
 
     tools.run(main())
+
+
+def test_a_connection_with_bytes_nobody_asked_for_is_not_used_again(tools: Any) -> None:
+    async def chatty(call: Any) -> None:
+        call.answer(b"{}")
+        call.answer(b"smuggled")
+
+    async def main() -> None:
+        worker = tools.Worker(chatty)
+        async with tools.lab([worker]) as lab:
+            client = await lab.client()
+            for _ in range(3):
+                client.post("/generate", b"{}")
+                response = await client.response()
+                assert (response.status, response.body) == (200, b"{}")
+            assert len({id(call.reader) for call in worker.calls}) == 3
+
+    tools.run(main())
+
+
+def test_connections_to_a_worker_are_reused(tools: Any) -> None:
+    async def main() -> None:
+        worker = tools.Worker()
+        async with tools.lab([worker]) as lab:
+            for _ in range(5):
+                assert (await lab.post("/generate", b"{}")).status == 200
+            assert len({id(call.reader) for call in worker.calls}) == 1
+
+    tools.run(main())

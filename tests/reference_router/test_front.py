@@ -132,3 +132,25 @@ def test_an_unfinished_request_is_given_up(tools: Any) -> None:
             assert await client.reader.read() == b""
 
     tools.run(main())
+
+
+def test_an_absolute_target_is_taken_by_its_path(tools: Any) -> None:
+    async def main() -> None:
+        worker = tools.Worker()
+        async with tools.lab([worker]) as lab:
+            assert (await lab.post("http://router.example/generate?x=1", b"{}")).status == 200
+            assert worker.calls[0].target == "/generate?x=1"
+
+    tools.run(main())
+
+
+def test_a_body_in_chunks_of_one_byte(tools: Any) -> None:
+    async def main() -> None:
+        async with tools.lab([tools.Worker()]) as lab:
+            client = await lab.client()
+            body = bytes(range(256)) * 20
+            chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+            client.send(b"POST /generate HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+            assert (await client.response()).body == body
+
+    tools.run(main())

@@ -65,6 +65,13 @@ def test_a_shared_greeting_does_not_herd() -> None:
     assert max(counts.values()) <= 32, counts
 
 
+def test_numbered_short_prompts_do_not_herd_but_a_repeated_one_comes_home() -> None:
+    policy, rng = make_policy("cache_aware", PolicySettings()), Random(5)
+    counts = Counter(route(policy, text(f"prompt number {i:02}"), IDLE, rng).worker for i in range(60))
+    assert max(counts.values()) <= 32, counts
+    assert route(policy, text("prompt number 07"), IDLE, rng).reason == "prefix"
+
+
 def test_round_robin_survives_joins_and_leaves() -> None:
     policy, rng = make_policy("round_robin", PolicySettings()), Random(0)
     picks = [route(policy, RequestView(), IDLE, rng).worker for _ in range(4)]

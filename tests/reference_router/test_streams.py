@@ -240,7 +240,7 @@ def test_a_long_answer_that_is_not_streamed_is_not_cut_by_the_idle_limit(tools: 
 
 def test_a_slow_client_slows_its_worker_and_loses_nothing(tools: Any) -> None:
     event = b"data: " + b"x" * 65530 + b"\n\n"
-    count = 200
+    count = 600
 
     async def much(call: Any) -> None:
         await slow_reader_safe(call, [event] * count + [b"data: [DONE]\n\n"])
@@ -253,7 +253,9 @@ def test_a_slow_client_slows_its_worker_and_loses_nothing(tools: Any) -> None:
             client = await lab.client()
             client.writer.transport.pause_reading()
             client.post("/generate", BODY)
-            await asyncio.sleep(0.2)  # time in which an unbounded buffer would swallow all 13 MB
+            await asyncio.sleep(
+                0.2
+            )  # time in which an unbounded buffer would swallow 39 MB, more than all sockets hold
             assert not finished.is_set()
             client.writer.transport.resume_reading()
             response = await client.response()
@@ -264,23 +266,23 @@ def test_a_slow_client_slows_its_worker_and_loses_nothing(tools: Any) -> None:
 
 
 def test_one_hung_worker_delays_nobody_else(tools: Any) -> None:
+    stuck = asyncio.Event()
+
     async def hang(call: Any) -> None:
+        stuck.set()
         await call.client_left()
 
     async def main() -> None:
         workers = [tools.Worker(hang), tools.Worker(), tools.Worker()]
         async with tools.lab(workers, policy="least_load", idle_timeout=None, total_timeout=None) as lab:
-            clients = []
-            while lab.state(workers[0]).in_flight == 0:
-                client = await lab.client()
-                client.post("/generate", b"{}")
-                clients.append(client)
-                await tools.until(lambda: lab.in_flight <= 1 and all(w.calls or 1 for w in workers), "others done")
-                await asyncio.sleep(0)
+            while not stuck.is_set():
+                (await lab.client()).post("/generate", b"{}")
+                await asyncio.sleep(0.005)
+            await tools.until(lambda: lab.in_flight == lab.state(workers[0]).in_flight, "the others are done")
             for _ in range(30):
                 async with asyncio.timeout(1.0):
-                    assert (await lab.post("/generate", b"{}")).status == 200
-            for client in clients:
-                client.close()
+                    response = await lab.post("/generate", b"{}")
+                    assert response.status == 200
+                    assert lab.worker(response) is not workers[0]
 
     tools.run(main())

@@ -13,6 +13,7 @@ from gaugeblock.reference.router.http1 import (
     body_length,
     chunk,
     end_to_end,
+    keeps_alive,
     parse_request_head,
     parse_response_head,
 )
@@ -56,6 +57,7 @@ def test_broken_chunks_are_refused(wire: bytes) -> None:
         b"GET / HTTP/1.1\r\nA: b\nInjected: 1",
         b"GET /\x01 HTTP/1.1",
         b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
     ],
 )
 def test_malformed_request_heads_are_refused(head: bytes) -> None:
@@ -75,6 +77,12 @@ def test_malformed_request_heads_are_refused(head: bytes) -> None:
 def test_doubtful_lengths_are_refused(fields: dict[bytes, bytes]) -> None:
     with pytest.raises(MalformedError):
         body_length(fields)
+
+
+def test_connection_fields_add_up() -> None:
+    head = parse_request_head(b"GET / HTTP/1.1\r\nConnection: X-Hop\r\nX-Hop: 1\r\nConnection: close\r\nA: b")
+    assert end_to_end(head) == [(b"A", b"b")]
+    assert not keeps_alive(head, b"HTTP/1.1")
 
 
 def test_hop_by_hop_fields_and_those_that_connection_names_stay_here() -> None:

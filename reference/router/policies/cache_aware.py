@@ -8,14 +8,16 @@ from random import Random
 from gaugeblock.reference.router.policies.base import Decision, PolicySettings, RequestView, WorkerView, policy
 from gaugeblock.reference.router.policies.prefix_tree import PrefixTree
 
+_NEVER_BELOW = 32  # bytes, about half a page of KV: less cannot be reused anyway
+
 
 @policy("cache_aware")
 class CacheAware:
     """Score of a worker = matched bytes - load_cost * (its load - the lowest load); ties by load, then at random.
 
     One request more in the queue is taken to cost as much as recomputing ``load_cost`` bytes of prompt. A match below
-    ``min_match_bytes`` and below half of the prompt counts as none: a greeting or a chat template that all prompts
-    share must not herd them. Prefixes are scoped by model.
+    ``min_match_bytes`` and below half of the prompt counts as none, and so does part of a very short one: a greeting or
+    a chat template that all prompts share must not herd them. Prefixes are scoped by model.
     """
 
     name: str
@@ -55,7 +57,8 @@ class CacheAware:
         if not request.prompt:
             return {}
         scope = _scope(request)
-        enough = min(self.settings.min_match_bytes, (len(request.prompt) + 1) // 2)
+        size = len(request.prompt)
+        enough = min(size, self.settings.min_match_bytes, max((size + 1) // 2, _NEVER_BELOW))
         found = self.tree.match(scope + request.prompt)
         return {worker: depth - len(scope) for worker, depth in found.items() if depth - len(scope) >= enough}
 
