@@ -36,7 +36,7 @@ def sum_depth(n: int) -> int:
 def ulp(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return the spacing of ``dtype`` around each of ``values`` (float64, any shape), subnormals included."""
     lowest = math.frexp(torch.finfo(dtype).smallest_normal)[1]
-    exponent = torch.frexp(values.double()).exponent.clamp(min=lowest)
+    exponent = torch.where(values == 0, lowest, torch.frexp(values.double()).exponent.clamp(min=lowest))
     return torch.ldexp(torch.ones_like(values, dtype=torch.float64), exponent - _MANTISSA[dtype])
 
 

@@ -46,14 +46,12 @@ def transposed(values: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def nan_for_uninitialised() -> Iterator[None]:
     """Let ``torch.empty`` and its kin return NaN, so that what a kernel leaves unwritten shows."""
-    algorithms = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic  # a module whose attribute is a property
-    filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    mode, filled = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode("warn")
     memory.fill_uninitialized_memory = True
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(mode)
         memory.fill_uninitialized_memory = filled

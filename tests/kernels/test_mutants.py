@@ -1,0 +1,61 @@
+"""Every planted fault of the kernels layer is killed by the check that it names, with its message."""
+
+import importlib
+import inspect
+
+import pytest
+
+from gaugeblock.conformance.check import load_checks
+from gaugeblock.fixtures.errors import KitError
+from gaugeblock.fixtures.faults.record import load_faults, planted
+from gaugeblock.fixtures.mutate import edit
+from gaugeblock.fixtures.targets.kernels import load_kernels
+from gaugeblock.kernels import silu_and_mul
+from gaugeblock.kernels.contract import load_contracts
+
+FAULTS = [fault for fault in load_faults().values() if fault.layer == "kernels"]
+CHECKS = load_checks(("kernels",))[0]
+
+
+def failures(check_id):
+    """Run a check's function for every op that it is about; return the messages of those that failed."""
+    module = importlib.import_module(CHECKS[check_id].module)
+    function = getattr(module, f"test_{check_id.lower().replace('-', '_')}")
+    wants_evidence = "record_property" in inspect.signature(function).parameters
+    found = []
+    for op in load_contracts().values():
+        if op.name not in getattr(module, "OPS", [op.name]):
+            continue
+        evidence = {"record_property": lambda name, value: None} if wants_evidence else {}
+        try:
+            function(kernels=load_kernels(None), op=op, **evidence)
+        except AssertionError as error:
+            found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_the_named_check_kills_the_mutant(fault):
+    with planted(fault.id):
+        messages = failures(fault.check)
+    assert any(fault.message in message for message in messages), messages
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.check != "KER-001"], ids=lambda fault: fault.id)
+def test_the_gate_lets_the_mutant_reach_its_check(fault):
+    with planted(fault.id):
+        assert failures("KER-001") == []
+
+
+@pytest.mark.parametrize("check_id", CHECKS)
+def test_the_reference_passes(check_id):
+    assert failures(check_id) == []
+
+
+def test_every_check_has_a_mutant():
+    assert {fault.check for fault in FAULTS} == set(CHECKS)
+
+
+def test_a_mutant_whose_place_is_gone_is_an_error():
+    with pytest.raises(KitError, match="0 times in _silu_and_mul_kernel"):
+        edit("no such source", "")(silu_and_mul._silu_and_mul_kernel)
