@@ -13,8 +13,8 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     feature="model-folder",
     bound="exact, but a server may serve a shorter context than the model was made for",
     sources=(
-        "https://github.com/vllm-project/vllm/issues/2418",
-        "https://github.com/sgl-project/sglang/issues/9029",
+        "https://github.com/vllm-project/vllm/pull/44286",
+        "https://github.com/vllm-project/vllm/issues/3676",
     ),
 )
 def test_eng_002(engine: EngineTarget, oracle: Oracle) -> None:

@@ -27,8 +27,8 @@ TEXTS = (
     feature="model-folder",
     bound="exact: token ids are integers",
     sources=(
-        "https://github.com/sgl-project/sglang/issues/7065",
-        "https://github.com/vllm-project/vllm/issues/1486",
+        "https://github.com/huggingface/transformers/issues/25069",
+        "https://github.com/01-ai/Yi-1.5/issues/37",
     ),
 )
 def test_eng_003(engine: EngineTarget, oracle: Oracle) -> None:

@@ -24,8 +24,9 @@ CHATS = (
     feature="chat",
     bound="exact: a count of tokens",
     sources=(
-        "https://github.com/sgl-project/sglang/issues/2410",
-        "https://github.com/vllm-project/vllm/issues/9519",
+        "https://github.com/sgl-project/sglang/pull/888",
+        "https://github.com/vllm-project/vllm/pull/27515",
+        "https://github.com/instructlab/training/pull/232",
     ),
 )
 def test_eng_004(engine: EngineTarget, oracle: Oracle) -> None:

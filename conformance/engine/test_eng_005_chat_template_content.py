@@ -27,7 +27,10 @@ TOKENS = 4
     "ENG-005",
     feature="chat",
     bound=WHY,
-    sources=("https://github.com/sgl-project/sglang/issues/2410", "https://github.com/vllm-project/vllm/issues/5133"),
+    sources=(
+        "https://github.com/sgl-project/SpecForge/issues/551",
+        "https://github.com/paiml/aprender/pull/2023",
+    ),
 )
 def test_eng_005(engine: EngineTarget, oracle: Oracle, bound: Bound, note: Note) -> None:
     """A chat answers as its rendered token ids do

@@ -15,8 +15,8 @@ FORCE = 100.0  # a logit bias that no model outweighs
     feature="model-folder",
     bound="exact: token ids, texts and finish reasons",
     sources=(
-        "https://github.com/sgl-project/sglang/issues/9434",
-        "https://github.com/vllm-project/vllm/issues/9519",
+        "https://github.com/vllm-project/vllm/issues/4180",
+        "https://github.com/Blaizzy/mlx-vlm/pull/309",
     ),
 )
 def test_eng_006(engine: EngineTarget, oracle: Oracle) -> None:

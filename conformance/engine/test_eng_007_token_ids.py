@@ -18,8 +18,8 @@ TOKENS = 8
     feature="token-ids",
     bound=f"exact for ids, counts and text; {WHY}",
     sources=(
-        "https://github.com/sgl-project/sglang/issues/3370",
-        "https://github.com/vllm-project/vllm/issues/22519",
+        "https://github.com/sgl-project/sglang/pull/26555",
+        "https://github.com/vllm-project/tpu-inference/issues/936",
     ),
 )
 def test_eng_007(engine: EngineTarget, bound: Bound) -> None:

@@ -19,7 +19,7 @@ TOKENS = 12
     feature="prompt-logprobs",
     bound=WHY,
     sources=(
-        "https://github.com/sgl-project/sglang/issues/11040",
+        "https://github.com/sgl-project/sglang/issues/25790",
         "https://github.com/huggingface/transformers/issues/46741",
     ),
 )

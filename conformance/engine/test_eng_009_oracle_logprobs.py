@@ -20,8 +20,9 @@ TOPS = 5
     feature="oracle",
     bound=WHY,
     sources=(
-        "https://github.com/huggingface/transformers/issues/43082",
+        "https://github.com/vllm-project/vllm/issues/9490",
         "https://github.com/vllm-project/vllm/issues/29216",
+        "https://github.com/sgl-project/sglang/pull/17395",
     ),
     timeout=90,
 )

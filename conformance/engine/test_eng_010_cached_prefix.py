@@ -19,6 +19,7 @@ TOKENS = 8
     bound=f"{WHY}. cached_tokens: at least every whole page but the one that holds the last token",
     sources=(
         "https://github.com/vllm-project/vllm/issues/18957",
+        "https://github.com/sgl-project/sglang/issues/26886",
         "https://github.com/huggingface/transformers/issues/46741",
     ),
 )

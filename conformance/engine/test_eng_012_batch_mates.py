@@ -23,8 +23,9 @@ TOKENS = 6
     feature="token-ids",
     bound=WHY,
     sources=(
+        "https://github.com/vllm-project/vllm/issues/13408",
+        "https://github.com/tenstorrent/tt-xla/issues/5940",
         "https://github.com/vllm-project/vllm/issues/31210",
-        "https://github.com/sgl-project/sglang/issues/30233",
     ),
     timeout=60,
 )

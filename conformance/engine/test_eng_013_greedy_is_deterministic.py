@@ -22,8 +22,8 @@ TOKENS = 8
     feature="token-ids",
     bound=WHY,
     sources=(
-        "https://github.com/vllm-project/vllm/issues/5404",
-        "https://github.com/sgl-project/sglang/issues/1729",
+        "https://github.com/thinking-machines-lab/tinker-cookbook/issues/198",
+        "https://github.com/vllm-project/vllm/issues/6719",
     ),
 )
 def test_eng_013(engine: EngineTarget, bound: Bound, note: Note) -> None:

@@ -18,8 +18,8 @@ TOKENS = 6
     feature="multi-sample",
     bound=f"exact counts; {WHY}. Three samples of 6 tokens at temperature 2 coincide with a probability below 1e-6",
     sources=(
-        "https://github.com/sgl-project/sglang/issues/1785",
-        "https://github.com/vllm-project/vllm/issues/4031",
+        "https://github.com/lightseekorg/tokenspeed/issues/1613",
+        "https://github.com/AstroVela/vane/issues/673",
     ),
 )
 def test_eng_014(engine: EngineTarget, bound: Bound) -> None:

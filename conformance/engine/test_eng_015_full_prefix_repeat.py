@@ -19,7 +19,7 @@ TOKENS = 4
     bound=f"{WHY}. cached_tokens is below prompt_tokens: the last token must be computed to have logits",
     sources=(
         "https://github.com/vllm-project/vllm/issues/18957",
-        "https://github.com/sgl-project/sglang/issues/26886",
+        "https://github.com/sgl-project/sglang/issues/25091",
     ),
 )
 def test_eng_015(engine: EngineTarget, bound: Bound, note: Note) -> None:
@@ -39,7 +39,8 @@ def test_eng_015(engine: EngineTarget, bound: Bound, note: Note) -> None:
         hit = read_cache(engine, again, len(prompt) - 1, f"full prefix, repetition {i + 1}")
         assert hit < len(prompt), f"full prefix: cached_tokens {hit} leaves nothing of {len(prompt)} prompt tokens"
         worst = max(worst, compare_greedy(f"full prefix, repetition {i + 1}", again, cold, bound))
-    grown = prompt + greedy(engine, prompt, page + 1).ids
+    # one token more, so that the page that decoding has just filled may be hit whole
+    grown = prompt + greedy(engine, prompt, page).ids + prompt[:1]
     warm = greedy(engine, grown, TOKENS)
     hit = read_cache(engine, warm, len(prompt) + page - 1, "prompt and its own output")
     assert hit < len(grown), f"full prefix: cached_tokens {hit} leaves nothing of {len(grown)} prompt tokens"

@@ -18,9 +18,10 @@ TOKENS = 4
     feature="token-ids",
     bound=f"{WHY}. cached_tokens: at most what the prompts share from their first token on",
     sources=(
-        "https://github.com/vllm-project/vllm/issues/12621",
-        "https://github.com/LMCache/LMCache/issues/3301",
+        "https://github.com/sgl-project/sglang/issues/4593",
         "https://github.com/LMCache/LMCache/issues/4385",
+        "https://github.com/LMCache/LMCache/issues/3301",
+        "https://github.com/vllm-project/vllm/issues/12621",
     ),
     timeout=60,
 )

@@ -18,8 +18,8 @@ TOKENS = 6
     feature="prompt-logprobs",
     bound=WHY,
     sources=(
-        "https://github.com/sgl-project/sglang/issues/33268",
         "https://github.com/vllm-project/vllm/issues/29870",
+        "https://github.com/sgl-project/sglang/issues/31427",
     ),
 )
 def test_eng_017(engine: EngineTarget, bound: Bound, note: Note) -> None:

@@ -11,7 +11,7 @@ from gaugeblock.conformance.requires import require
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.streams import collect_generate
 
-TOKENS = 12
+TOKENS = 16
 LONGEST = 400
 """Tokens of the arriving prompt at most: two chunks and more where chunks are small, two seconds on a slow engine."""
 
@@ -21,8 +21,8 @@ LONGEST = 400
     feature="token-ids",
     bound=WHY,
     sources=(
-        "https://github.com/sgl-project/sglang/issues/38319",
-        "https://github.com/vllm-project/vllm/issues/31210",
+        "https://github.com/local-inference-lab/vllm/issues/616",
+        "https://github.com/vllm-project/vllm/issues/10336",
     ),
     timeout=60,
 )

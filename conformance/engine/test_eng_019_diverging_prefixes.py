@@ -22,8 +22,8 @@ BRANCHES = 4
     feature="token-ids",
     bound=f"{WHY}. cached_tokens: at least the whole pages of the shared prefix",
     sources=(
-        "https://github.com/vllm-project/vllm/issues/31210",
-        "https://github.com/sgl-project/sglang/issues/31427",
+        "https://github.com/vllm-project/vllm/issues/6023",
+        "https://github.com/ml-explore/mlx-lm/issues/965",
     ),
     timeout=60,
 )

@@ -88,6 +88,7 @@ async def server_info(request: Request) -> Response:
         {
             **dataclasses.asdict(config),
             "engine": "gaugeblock-reference",
+            "dtype": "float32",  # computed in, whatever the folder stores
             "version": kit_version(),
             "served_model_name": front.model,
             "max_total_num_tokens": config.max_total_tokens,
