@@ -6,9 +6,9 @@ import asyncio
 import json
 from typing import Any, NamedTuple
 
-from gaugeblock.reference.router.exchange import ExchangeError
 from gaugeblock.reference.router.http1 import Header, end_to_end
 from gaugeblock.reference.router.upstream import Upstream
+from gaugeblock.reference.router.watch import ExchangeError
 
 
 class Answer(NamedTuple):

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
 
+from gaugeblock.reference.router.body import BodyReader
 from gaugeblock.reference.router.http1 import (
-    ChunkedDecoder,
     Head,
     MalformedError,
     body_length,
     keeps_alive,
     parse_response_head,
 )
-
-FailureKind = Literal["connect", "reset", "malformed", "truncated", "idle", "total"]
+from gaugeblock.reference.router.watch import ExchangeError, FailureKind, Watch
 
 _HIGH_WATER = 256 << 10
 _HEAD_LIMIT = 256 << 10
-
-
-class ExchangeError(Exception):
-    """An exchange with a worker broke. ``kind`` says how."""
-
-    def __init__(self, kind: FailureKind) -> None:
-        super().__init__(kind)
-        self.kind: FailureKind = kind
 
 
 class Exchange(asyncio.Protocol):
@@ -38,7 +28,7 @@ class Exchange(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._watch = Watch(self._loop, self._fail)
         self.closed = False
         self.rested_at = 0.0
         self._reset(False)
@@ -49,9 +39,8 @@ class Exchange(asyncio.Protocol):
         self.length: int | None = None
         self.done = False
         self.got_body = False
-        self._no_body = headless
-        self._left = 0
-        self._decoder: ChunkedDecoder | None = None
+        self._headless = headless
+        self._body: BodyReader | None = None
         self._buffer = b""
         self._pieces: list[bytes] = []
         self._held = 0
@@ -73,8 +62,7 @@ class Exchange(asyncio.Protocol):
 
     def limit(self, idle: float | None, deadline: float | None) -> None:
         """Fail the exchange after ``idle`` seconds of silence while it is awaited, or at ``deadline`` (loop time)."""
-        self._idle, self._deadline = idle, deadline
-        self._arm()
+        self._watch.start(idle, deadline)
 
     async def read_head(self) -> Head:
         """Wait for the response's head.
@@ -139,12 +127,12 @@ class Exchange(asyncio.Protocol):
 
     def rest(self) -> None:
         """Keep the connection for the next exchange."""
-        self._disarm()
+        self._watch.stop()
         self.rested_at = self._loop.time()
 
     def abort(self) -> None:
         """Cut the connection at once: the worker sees its client leave."""
-        self._disarm()
+        self._watch.stop()
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
@@ -163,12 +151,12 @@ class Exchange(asyncio.Protocol):
             self.done = True
         elif not self.done:
             self._error = self._error or ExchangeError("reset")
-        self._disarm()
+        self._watch.stop()
         self._wake()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        self._last_byte = self._loop.time()
+        self._watch.touch()
         try:
             if self.done:
                 self.abort()  # nobody asked for this: the connection cannot be trusted any more
@@ -201,30 +189,21 @@ class Exchange(asyncio.Protocol):
             self._feed_body(rest)
 
     def _enter_body(self, status: int, head: Head) -> None:
-        self.length = body_length(head.fields)
-        if self._no_body or status in (204, 304):
-            self.length = self.length or 0
-            self._no_body = True
+        length = body_length(head.fields)
+        if self._headless or status in (204, 304):
+            self._body, self.length = BodyReader(0), 0
+        else:
+            self._body, self.length = BodyReader(length), length
         self.status, self.head = status, head
-        if self.length == -1 and not self._no_body:
-            self._decoder = ChunkedDecoder()
-        self._left = self.length or 0
-        self.done = self._no_body or self.length == 0
+        self.done = self._body.done
 
     def _feed_body(self, data: bytes) -> None:
-        if self._decoder is not None:
-            self._keep(*self._decoder.feed(data))
-            if self._decoder.done:
-                self.done, self._buffer = True, self._decoder.rest
-        elif self.length is None:
-            self._keep(data)
-        else:
-            self._keep(data[: self._left])
-            self._buffer = data[self._left :]
-            self._left -= min(self._left, len(data))
-            self.done = self._left == 0
+        assert self._body is not None
+        self._keep(self._body.feed(data))
+        if self._body.done:
+            self.done, self._buffer = True, self._body.rest
 
-    def _keep(self, *pieces: bytes) -> None:
+    def _keep(self, pieces: list[bytes]) -> None:
         self._pieces += pieces
         self.got_body = self.got_body or bool(pieces)
         self._held += sum(map(len, pieces))
@@ -237,12 +216,14 @@ class Exchange(asyncio.Protocol):
     async def _wait(self) -> None:
         self._raise_error()
         if self.got_body:  # silence counts from here on: a slow client is not the worker's fault
-            self._last_byte = self._loop.time()
+            self._watch.touch()
         self._waiter = self._loop.create_future()
+        self._watch.awaited = True
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self._watch.awaited = False
         if not self._pieces:
             self._raise_error()
 
@@ -258,29 +239,3 @@ class Exchange(asyncio.Protocol):
         self._error = self._error or ExchangeError(kind)
         self.abort()
         self._wake()
-
-    def _arm(self) -> None:
-        self._disarm()
-        ends = [self._deadline] if self._deadline is not None else []
-        if self._idle is not None:
-            ends.append(self._last_byte + self._idle)
-        if ends:
-            self._timer = self._loop.call_at(max(min(ends), self._loop.time()), self._check)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self) -> None:
-        """One timer an exchange, moved on when it finds that bytes have come: none is set for each piece."""
-        now = self._loop.time()
-        self._timer = None
-        if self._deadline is not None and now >= self._deadline:
-            self._fail("total")
-        elif self._idle is not None and self._waiter is not None and now - self._last_byte >= self._idle:
-            self._fail("idle")
-        else:
-            if self._waiter is None:
-                self._last_byte = now
-            self._arm()

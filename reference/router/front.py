@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from gaugeblock.reference.router.body import BodyReader
 from gaugeblock.reference.router.http1 import (
-    ChunkedDecoder,
     Head,
     MalformedError,
     body_length,
@@ -65,9 +65,8 @@ class ClientConnection(asyncio.Protocol):
         self._head: Head | None = None
         self._parts: list[bytes] = []
         self._size = 0  # bytes of the body so far
-        self._length = 0
         self._reading = False  # a request has begun to come
-        self._decoder: ChunkedDecoder | None = None
+        self._body: BodyReader | None = None
         self._room: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport | None = None
@@ -137,10 +136,9 @@ class ClientConnection(asyncio.Protocol):
             return False
         self._head = parse_request_head(self._buffer[:end].lstrip(b"\r\n"))
         self._buffer = self._buffer[end + 4 :]
-        length = body_length(self._head.fields)
-        self._decoder = ChunkedDecoder() if length == -1 else None
-        self._length = length or 0
-        if self._length > self._limits.body_bytes:
+        length = body_length(self._head.fields) or 0
+        self._body = BodyReader(length)
+        if length > self._limits.body_bytes:
             self._refuse_size()
             return False
         if self._head.fields.get(b"expect", b"").lower() == b"100-continue" and self.transport is not None:
@@ -148,24 +146,16 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _read_body(self) -> bool:
-        data, self._buffer = self._buffer, b""
-        if self._decoder is not None:
-            pieces = self._decoder.feed(data)
-            self._parts += pieces
-            if len(self._parts) > _MANY_PARTS:
-                self._parts = [b"".join(self._parts)]
-            self._size += sum(map(len, pieces))
-            self._buffer = self._decoder.rest
-            if self._size > self._limits.body_bytes:
-                self._refuse_size()
-            return self._decoder.done
-        missing = self._length - self._size
-        if len(data) > missing:
-            data, self._buffer = data[:missing], data[missing:]
-        if data:
-            self._parts.append(data)
-            self._size += len(data)
-        return self._size == self._length
+        assert self._body is not None
+        pieces = self._body.feed(self._buffer)
+        self._buffer = self._body.rest
+        self._parts += pieces
+        self._size += sum(map(len, pieces))
+        if len(self._parts) > _MANY_PARTS:
+            self._parts = [b"".join(self._parts)]
+        if self._size > self._limits.body_bytes:
+            self._refuse_size()
+        return self._body.done
 
     def _dispatch(self) -> None:
         head = self._head

@@ -11,7 +11,7 @@ from random import Random
 from gaugeblock.reference.router.breaker import Outcome
 from gaugeblock.reference.router.calls import try_call
 from gaugeblock.reference.router.config import RouterConfig
-from gaugeblock.reference.router.exchange import Exchange, ExchangeError, FailureKind
+from gaugeblock.reference.router.exchange import Exchange
 from gaugeblock.reference.router.front import Request
 from gaugeblock.reference.router.http1 import Header, end_to_end
 from gaugeblock.reference.router.policies.base import Decision, Policy, WorkerView
@@ -20,6 +20,7 @@ from gaugeblock.reference.router.relay import relay, tell_break
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.retry import RetryBudget
 from gaugeblock.reference.router.view import Reading, read
+from gaugeblock.reference.router.watch import ExchangeError, FailureKind
 from gaugeblock.reference.router.worker import Lease, Worker
 
 RETRY_STATUS = frozenset((502, 503, 504))

@@ -6,11 +6,12 @@ import asyncio
 
 from gaugeblock.reference.router.breaker import Outcome
 from gaugeblock.reference.router.config import RouterConfig
-from gaugeblock.reference.router.exchange import Exchange, ExchangeError
+from gaugeblock.reference.router.exchange import Exchange
 from gaugeblock.reference.router.http1 import Head, Header, end_to_end
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.sse import EventGuard, error_event
 from gaugeblock.reference.router.view import Reading
+from gaugeblock.reference.router.watch import ExchangeError
 
 _ENDS_WITH_DONE = frozenset(("native", "openai"))  # the other families end with an event of their own
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from gaugeblock.reference.router.http1 import Header, chunk
+from gaugeblock.reference.router.body import chunk
+from gaugeblock.reference.router.http1 import Header
 from gaugeblock.reference.router.sse import error_body
 
 

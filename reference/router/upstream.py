@@ -6,9 +6,10 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 
-from gaugeblock.reference.router.exchange import Exchange, ExchangeError
+from gaugeblock.reference.router.exchange import Exchange
 from gaugeblock.reference.router.http1 import Header
 from gaugeblock.reference.router.urls import address
+from gaugeblock.reference.router.watch import ExchangeError
 
 
 class Upstream:

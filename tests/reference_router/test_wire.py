@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaugeblock.reference.router.body import ChunkedDecoder, chunk
 from gaugeblock.reference.router.http1 import (
-    ChunkedDecoder,
     MalformedError,
     body_length,
-    chunk,
     end_to_end,
     keeps_alive,
     parse_request_head,
