@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 MARKS = {
     "passed": "✓",
@@ -28,10 +30,16 @@ def render_report(verdict: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = _prose
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
     failures = [c for c in verdict["checks"] if c["outcome"] in ("failed", "error")]
     template = environment.get_template("report.html.j2")
     return template.render(v=verdict, failures=failures, marks=MARKS, layers=_by_layer(verdict))
+
+
+def _prose(text: str) -> Markup:
+    """Show ``names`` in double backquotes as code."""
+    return Markup(re.sub(r"``(.+?)``", r"<code>\1</code>", str(escape(text)), flags=re.DOTALL))
 
 
 def _by_layer(verdict: dict[str, Any]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

@@ -60,7 +60,8 @@ def describe(error: BaseException) -> str:
     """Return what an exception says, with the notes that Hypothesis adds, cut to a readable length."""
     parts = []
     for leaf in _leaves(error):
-        text = str(leaf).strip()
+        # Behind an assertion's own message pytest repeats the comparison: said already, with the values.
+        text = str(leaf).strip().partition("\nassert ")[0]
         known = isinstance(leaf, AssertionError | pytest.fail.Exception | EnvironmentFault)
         parts.append(text if known and text else f"{type(leaf).__name__}: {text}")
         parts += getattr(leaf, "__notes__", [])

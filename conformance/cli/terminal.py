@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -111,8 +112,8 @@ class Terminal:
         self.console.print(f"[{colour}]{check['outcome']}[/] {check['id']} {escape(check['title'])}{escape(where)}")
         for line in check["message"].splitlines()[:12]:
             self.console.print(f"  {escape(line)}", soft_wrap=True)
-        first = check["explanation"].splitlines()[0]
-        self.console.print(f"  [dim]{escape(first)}[/]", soft_wrap=True)
+        advice = " ".join(check["explanation"].replace("``", "`").split())
+        self.console.print(Padding(escape(advice), (0, 0, 0, 2)), style="dim")
         self.console.print(f"  again: {escape(check['reproduce'])}", soft_wrap=True)
 
     def _note(self, check: dict[str, Any]) -> None:
