@@ -7,7 +7,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
 
 @check(
     "ENG-023",
-    feature="completions",
+    feature="seed",
     bound="exact: equal seeds give equal text; 4 seeds at temperature 1.5 over 10 tokens give at least 2 texts",
     sources=("https://github.com/sgl-project/sglang/issues/10071", "https://platform.openai.com/docs/api-reference"),
     level="extended",

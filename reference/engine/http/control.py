@@ -95,6 +95,7 @@ async def server_info(request: Request) -> Response:
             "max_req_input_len": front.context_length - 1,
             "context_length": front.context_length,
             "disable_radix_cache": not config.prefix_cache,
+            "enable_deterministic_inference": True,  # a seed decides a sample, whoever shares the batch
             "internal_states": [state],
         }
     )
