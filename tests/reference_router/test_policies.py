@@ -156,6 +156,7 @@ def test_shuffled_sessions_stay_with_their_workers() -> None:
 def test_a_session_is_scoped_by_model() -> None:
     policy, rng = sessions(), Random(9)
     route(policy, RequestView(session="s", model="one"), IDLE[:1], rng)
+    assert policy.decide(RequestView(session="s", model="one"), IDLE, rng, 0.0).worker == IDS[0]
     assert policy.decide(RequestView(session="s", model="two"), IDLE[1:], rng, 0.0).reason == "least_load"
 
 

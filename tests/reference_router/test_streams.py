@@ -265,6 +265,32 @@ def test_a_slow_client_slows_its_worker_and_loses_nothing(tools: Any) -> None:
     tools.run(main())
 
 
+def test_a_client_that_stops_reading_is_given_up_and_is_neutral(tools: Any) -> None:
+    async def much(call: Any) -> None:
+        call.begin_stream()
+        try:
+            while not call.writer.is_closing():
+                call.piece(b"data: " + b"x" * 65530 + b"\n\n")
+                await call.writer.drain()
+        except ConnectionError:
+            pass
+        left.set()
+
+    left = asyncio.Event()
+
+    async def main() -> None:
+        worker = tools.Worker(much)
+        async with tools.lab([worker], idle_timeout=0.2) as lab:
+            client = await lab.client()
+            client.writer.transport.pause_reading()
+            client.post("/generate", BODY)
+            await left.wait()
+            await tools.until(lambda: lab.in_flight == 0, "in-flight back to 0")
+            assert lab.state(worker).outcomes == {"success": 0, "fault": 0, "neutral": 1}
+
+    tools.run(main())
+
+
 def test_one_hung_worker_delays_nobody_else(tools: Any) -> None:
     stuck = asyncio.Event()
 
