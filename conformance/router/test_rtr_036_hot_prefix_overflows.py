@@ -1,0 +1,47 @@
+"""RTR-036."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from gaugeblock.conformance.check import check
+from gaugeblock.conformance.router.labs import LabFactory
+from gaugeblock.conformance.router.texts import largest_share, unrelated
+from gaugeblock.fixtures.workers.script import Answer
+
+REQUESTS, LIMIT, PATIENCE = 96, 0.9, 8.0
+
+
+@check(
+    "RTR-036",
+    feature="cache-aware",
+    level="extended",
+    bound="no worker holds more than 9/10 of 96 requests at once: two idle ones beside a queue of 86 help nobody",
+    sources=("https://github.com/sgl-project/sglang/pull/14532", "https://github.com/sgl-project/sglang/issues/32195"),
+)
+def test_rtr_036(router_lab: LabFactory) -> None:
+    """A prefix in great demand is served by more than one worker.
+
+    All requests queue where the prefix is cached while other workers idle. Look at how load weighs against a match.
+    """
+    lab = router_lab("cache_aware")
+    prompt = unrelated(1, size=2000, seed=lab.mark())[0]
+    lab.send(prompt).reply.expect(200)
+    gate = lab.gate()
+    for worker in lab.workers:
+        worker.requests.clear()
+        worker.always(Answer(hold=gate))
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        futures = [pool.submit(lab.send, prompt) for _ in range(REQUESTS)]
+        try:
+            lab.loop.wait_for(
+                lambda: len(lab.arrivals()) >= REQUESTS,
+                PATIENCE,
+                lambda: f"{REQUESTS} concurrent requests at the workers; {len(lab.arrivals())} came: {lab.counts()}",
+            )
+            counts = lab.counts()
+        finally:
+            gate.open()
+        statuses = {future.result().reply.status for future in futures}
+    assert statuses == {200}, f"some of {REQUESTS} concurrent requests failed: {statuses}"
+    assert largest_share(counts) <= LIMIT, f"{REQUESTS} requests with one hot prefix queued on one worker: {counts}"
