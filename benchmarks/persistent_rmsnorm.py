@@ -34,7 +34,7 @@ def _persistent_kernel(
         here = current.to(tl.int64) * hidden + col
         total = rounded(widened(x) + widened(residual), residual_out_ptr.dtype.element_ty)
         following = here + step.to(tl.int64) * hidden
-        more = inside & (current + step < rows)
+        more = inside & (col * 0 + current + step < rows)
         x = tl.load(x_ptr + following, mask=more, other=0.0)
         residual = tl.load(residual_ptr + following, mask=more, other=0.0)
         tl.store(residual_out_ptr + here, total, mask=inside)
