@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ from gaugeblock.conformance.engine.bounds import Bound, bound_of
 from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.requires import require
-from gaugeblock.fixtures.oracle import Oracle
+from gaugeblock.fixtures.embedded import embedded_engine, tiny_model
+from gaugeblock.fixtures.oracle import Oracle, oracle_for
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.probe import FEATURES
@@ -37,9 +39,14 @@ def engine_session(engine_url: str, request: pytest.FixtureRequest) -> Iterator[
     """
     options = request.config.stash[OPTIONS]
     timeout = options.request_timeout or TIMEOUT
+    needs_oracle = any("oracle" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    if needs_oracle and not engine_url:
+        oracle_for(Path(options.model) if options.model else tiny_model()).warm()  # while the server starts
     with _address(engine_url, options) as url:
         target = EngineTarget(url, api_key=options.api_key, model_path=options.model, timeout=timeout)
         request.config.stash[TARGETS][engine_url or "embedded engine"] = target.probed.describe()
+        if needs_oracle and target.folder is not None:
+            oracle_for(target.folder).warm()
         yield target
 
 
@@ -57,8 +64,6 @@ def _address(url: str, options: TargetOptions) -> Iterator[str]:
     if url:
         yield url
         return
-    from gaugeblock.fixtures.embedded import embedded_engine
-
     with embedded_engine(options.model, options.fault) as started:
         yield started
 
@@ -74,7 +79,7 @@ def oracle(engine_session: EngineTarget) -> Oracle:
     """Tokenizer and template of the served model's folder; a check that needs its logprobs requires ``oracle``."""
     require(engine_session, "model-folder")
     assert engine_session.folder is not None
-    return Oracle(engine_session.folder)
+    return oracle_for(engine_session.folder)
 
 
 @pytest.fixture

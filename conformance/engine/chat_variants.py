@@ -17,7 +17,8 @@ def variants(oracle: Oracle, messages: Messages) -> dict[str, Ids]:
     out = {
         "the generation prompt is missing": bare,
         "the generation prompt is doubled": right + prompt,
-        "the template is not applied": oracle.encode(plain),
+        "the template is not applied": oracle.encode(plain, add_special_tokens=False),
+        "the template is not applied, a plain prompt is sent": oracle.encode(plain),
         "the contents alone are sent, without the template": oracle.encode(
             " ".join(str(m["content"]) for m in messages)
         ),

@@ -115,3 +115,8 @@ def _margin(answer: Generation, step: int, what: str) -> float:
     if row is None or len(row) < 2 or row[0].logprob is None or row[1].logprob is None:
         raise TargetFault(f"{what}: output_top_logprobs has no two candidates at token {step}")
     return row[0].logprob - row[1].logprob
+
+
+def first_line(error: AssertionError) -> str:
+    """Return what an assertion says, without the values that pytest appends."""
+    return str(error).partition("\n")[0]

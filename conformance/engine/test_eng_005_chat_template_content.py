@@ -5,7 +5,7 @@ from __future__ import annotations
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.bounds import WHY, Bound
 from gaugeblock.conformance.engine.chat_variants import variants
-from gaugeblock.conformance.engine.compare import compare_logprobs, numbers
+from gaugeblock.conformance.engine.compare import compare_logprobs, first_line, numbers
 from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.requires import require
 from gaugeblock.fixtures.oracle import Oracle
@@ -47,7 +47,7 @@ def test_eng_005(engine: EngineTarget, oracle: Oracle, bound: Bound, note: Note)
         try:
             worst = max(worst, _agree(chat, want, bound))
         except AssertionError as error:
-            raise AssertionError(f"{error}; {_name(engine, oracle, messages, chat, bound)}") from None
+            raise AssertionError(f"{first_line(error)}; {_name(engine, oracle, messages, chat, bound)}") from None
     note(f"chat against its ids: largest logprob difference {worst:.1e} nats")
 
 

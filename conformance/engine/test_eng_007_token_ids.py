@@ -7,7 +7,7 @@ from gaugeblock.conformance.engine.bounds import WHY, Bound
 from gaugeblock.conformance.engine.compare import compare_greedy, greedy
 from gaugeblock.conformance.engine.prompts import prose, text_ids
 from gaugeblock.conformance.requires import require
-from gaugeblock.fixtures.oracle import Oracle
+from gaugeblock.fixtures.oracle import oracle_for
 from gaugeblock.fixtures.targets.engine import EngineTarget
 
 TOKENS = 8
@@ -45,5 +45,5 @@ def test_eng_007(engine: EngineTarget, bound: Bound) -> None:
             f"token ids: {len(answer.output_ids)} output_ids, completion_tokens {answer.completion_tokens}"
         )
     if "model-folder" in engine.features and engine.folder is not None:
-        spelled = Oracle(engine.folder).decode(by_ids.ids)
+        spelled = oracle_for(engine.folder).decode(by_ids.ids)
         assert by_ids.text == spelled, f"token ids: {by_ids.ids} spell {spelled!r}, the text is {by_ids.text!r}"

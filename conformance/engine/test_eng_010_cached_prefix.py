@@ -42,6 +42,9 @@ def test_eng_010(engine: EngineTarget, bound: Bound, note: Note) -> None:
     hit = read_cache(engine, again, len(prompt) - 1, "the same prompt again")
     warm = greedy(engine, extended, TOKENS)
     partial = read_cache(engine, warm, len(prompt) - 1, "the prompt and 9 tokens more")
+    engine.flush()
+    after = greedy(engine, prompt, 1)
+    assert not after.cached_tokens, f"cold again: {cached(after)} right after a flush"
     worst = max(
         compare_greedy(f"cached prefix of {hit} tokens against cold", again, first, bound),
         compare_greedy(f"cached prefix of {partial} tokens, then 9 new ones, against cold", warm, cold, bound),

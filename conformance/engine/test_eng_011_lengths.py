@@ -9,7 +9,7 @@ from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.engine.prompts import prose_ids
 from gaugeblock.conformance.outcome import inconclusive
 from gaugeblock.conformance.requires import require
-from gaugeblock.fixtures.oracle import Oracle
+from gaugeblock.fixtures.oracle import oracle_for
 from gaugeblock.fixtures.targets.answers import Generation
 from gaugeblock.fixtures.targets.engine import EngineTarget
 
@@ -93,4 +93,4 @@ def oracle_logprobs(engine: EngineTarget, stream: tuple[int, ...]) -> list[float
     """Logprob of every token of ``stream`` but the first, from the folder's model; None without one."""
     if "oracle" not in engine.features or engine.folder is None:
         return None
-    return Oracle(engine.folder).prompt_logprobs(stream)
+    return oracle_for(engine.folder).prompt_logprobs(stream)

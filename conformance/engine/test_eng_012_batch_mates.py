@@ -6,7 +6,7 @@ from functools import partial
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.bounds import WHY, Bound
-from gaugeblock.conformance.engine.compare import compare_greedy, greedy
+from gaugeblock.conformance.engine.compare import compare_greedy, first_line, greedy
 from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.engine.prompts import prose_ids
 from gaugeblock.conformance.requires import require
@@ -47,7 +47,7 @@ def test_eng_012(engine: EngineTarget, bound: Bound, note: Note) -> None:
         try:
             worst = max(worst, compare_greedy(f"request {i} of {len(prompts)} together", answer, alone[i], bound))
         except AssertionError as error:
-            raise AssertionError(f"{error}{whose(answer, i, alone)}") from None
+            raise AssertionError(f"{first_line(error)}{whose(answer, i, alone)}") from None
     note(f"{len(prompts)} together against alone: largest logprob difference {worst:.1e} nats")
 
 
