@@ -184,7 +184,7 @@ class Proxy:
         journey.reply.error(503, "Service Unavailable", "no_available_worker", message, family=family, headers=headers)
 
     def _refuse_model(self, journey: Journey) -> None:
-        known = sorted({name for worker in self._registry.workers.values() for name in worker.models})
+        known = sorted({name for worker in self._registry.workers.values() for name in worker.listed()})
         message = f"model {journey.reading.view.model!r} is not served here; known: {', '.join(known)}"
         family = journey.reading.family
         journey.reply.error(404, "Not Found", "model_not_found", message, family=family)

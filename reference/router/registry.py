@@ -103,7 +103,7 @@ class Registry:
         for worker in workers:
             reason = worker.reason()
             reasons[reason] = reasons.get(reason, 0) + 1
-            for name in worker.models or ("*",):
+            for name in worker.listed() or ["*"]:
                 entry = counts.setdefault(name, {"available": 0, "total": 0})
                 entry["total"] += 1
                 entry["available"] += reason == "available"

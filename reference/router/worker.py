@@ -46,6 +46,10 @@ class Worker:
             return True
         return model.partition(":")[0] in self.models  # BASE:ADAPTER, as SGLang names a LoRA
 
+    def listed(self) -> list[str]:
+        """Return the names that the worker shows its clients; a path of its own disk is not among them."""
+        return [str(entry["id"]) for entry in self.model_entries]
+
     def available(self) -> bool:
         """Whether a request may be sent here now."""
         return self.health is Health.HEALTHY and not self.draining and self.breaker.allows()
