@@ -51,7 +51,7 @@ def adjust(logits: Tensor, context: SampleContext) -> Tensor:
     The repetition penalty counts prompt and output (CTRL, arXiv 1909.05858, as in transformers); frequency and presence
     count the output alone (OpenAI's definition).
     """
-    p, row = context.params, logits.double()
+    p, row = context.params, logits.to(torch.float64, copy=True)
     if p.repetition_penalty != 1.0:
         seen = torch.tensor(sorted({*context.prompt_ids, *context.output_ids}))
         values = row[seen]
@@ -73,6 +73,8 @@ def distribution(logits: Tensor, params: SamplingParams) -> Tensor:
     probabilities the lower id comes first.
     """
     probs = ((logits - logits.max()) / params.temperature).softmax(-1)
+    if params.top_k < 0 and params.top_p == 1.0 and params.min_p == 0.0:
+        return probs
     probs, order = probs.sort(descending=True, stable=True)
     if params.top_k > 0:
         probs = _keep(probs, torch.arange(len(probs)) < params.top_k)

@@ -74,7 +74,7 @@ class GenerateRequest:
     input_ids: tuple[int, ...]
     sampling: SamplingParams
     return_logprob: bool = False
-    logprob_start_len: int = -1  # first prompt position whose logprob is wanted; -1: none
+    logprob_start_len: int = -1  # first prompt position that is listed (its own entry is None, as in SGLang); -1: none
     top_logprobs_num: int = 0
 
 

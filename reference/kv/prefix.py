@@ -82,7 +82,7 @@ class PrefixIndex:
 
         Changes nothing. ``evictable(page)`` says whether nobody holds the page.
         """
-        left = {key: node.children for key, node in self._nodes.items()}
+        left: dict[bytes, int] = {}  # children of a node once the chosen ones are gone
         heap = [(n.used, n.key) for n in self._nodes.values() if not n.children and evictable(n.page)]
         heapq.heapify(heap)
         chosen: list[Node] = []
@@ -92,7 +92,7 @@ class PrefixIndex:
             parent = self._nodes.get(node.parent)
             if parent is None:
                 continue
-            left[parent.key] -= 1
+            left[parent.key] = left.get(parent.key, parent.children) - 1
             if left[parent.key] == 0 and evictable(parent.page):
                 heapq.heappush(heap, (parent.used, parent.key))
         return chosen
