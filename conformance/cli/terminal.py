@@ -46,6 +46,7 @@ class Terminal:
             transient=True,
             disable=not self.console.is_terminal,
         )
+        self._told: set[tuple[str, str]] = set()  # a check with several variants is told once
         self._task = self._bar.add_task("starting", total=None)
 
     def started(self, checks: list[Check]) -> None:
@@ -57,7 +58,9 @@ class Terminal:
         """Advance the bar; a result worth a look gets its line at once."""
         check = result.check
         self._bar.update(self._task, advance=1, description=f"{check.layer:8s} {check.id}")
-        if result.outcome in (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE) and not result.expected_failure:
+        noteworthy = result.outcome in (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE)
+        if noteworthy and not result.expected_failure and (check.id, result.target) not in self._told:
+            self._told.add((check.id, result.target))
             colour = COLOURS[result.outcome]
             self.console.print(f"[{colour}]{result.outcome:12s}[/] {check.id}  {escape(check.title)}")
 
