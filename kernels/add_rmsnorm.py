@@ -73,12 +73,14 @@ def tile(hidden: int) -> tuple[int, int, int]:
     """Return rows a program, columns a program and warps, from the row length alone.
 
     The order of a row's sum follows from these three. They must not depend on the number of rows, or a request's
-    result would change with its batch; hence no autotuning over the batch. One row a program, 16 elements (two 16-byte
-    loads of bf16 from each input) a thread; short rows share a program.
+    result would change with its batch; hence no autotuning over the batch. One row a program; 4 to 16 warps are equally
+    fast on an H100 at 4096 columns (.979 of a copy) and within 0.5% at 8192 (.95), 8 the best for a batch of 64; 32
+    warps, several long rows a program, and a persistent grid are slower. Short rows share a program.
     """
     cols = next_power_of_two(hidden)
     rows = max(1, (16384 if INTERPRETED else 1024) // cols)
-    return rows, cols, min(max(rows * cols // 512, 1), 32)
+    size = rows * cols
+    return rows, cols, min(max(size // 512, 1), 8) if size <= 8192 else min(size // 1024, 32)
 
 
 def add_rmsnorm(

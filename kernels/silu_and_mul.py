@@ -57,10 +57,14 @@ def _silu_and_mul_kernel(
 
 
 def tile(hidden: int) -> tuple[int, int, int]:
-    """Return rows a program, columns a program and warps: 16 elements (two 16-byte loads of bf16) a thread."""
+    """Return rows a program, columns a program and warps: 8 elements a thread, one 16-byte load of gate and of up.
+
+    On an H100 within 1% of all tiles of 1024 to 4096 columns at 8192 × 14336, and the fastest with them in a batch of
+    64, where larger tiles leave multiprocessors idle.
+    """
     size = 32768 if INTERPRETED else 2048
     cols = min(next_power_of_two(hidden), size)
-    return size // cols, cols, 4
+    return size // cols, cols, 8
 
 
 def silu_and_mul(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:

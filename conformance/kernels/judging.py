@@ -14,16 +14,24 @@ from gaugeblock.kernels.contract import Case, Op, Tensors
 RecordProperty = Callable[[str, object], None]
 SHOWN = 3  # bad elements that a message lists
 
+STRUCTURE = 4.0
+"""How many bounds an element may be off where a check asks about memory, shapes or earlier calls.
 
-def run_and_judge(kernels: KernelTarget, op: Op, cases: Iterable[Case]) -> list[dict[str, Any]]:
+An implementation that rounds once too often fails KER-002 for it and need not fail those too; a value from the wrong
+place is off by far more. Outputs that must be exact still must be.
+"""
+
+
+def run_and_judge(kernels: KernelTarget, op: Op, cases: Iterable[Case], allowed: float = 1.0) -> list[dict[str, Any]]:
     """Run each case and judge it; return the evidence of each."""
-    return [judge(op, case, kernels.run(op, case)) for case in cases]
+    return [judge(op, case, kernels.run(op, case), allowed=allowed) for case in cases]
 
 
-def judge(op: Op, case: Case, outputs: Tensors, what: str = "") -> dict[str, Any]:
-    """Assert that every element is within its bound, exact outputs bit for bit; return the share of the budget used.
+def judge(op: Op, case: Case, outputs: Tensors, what: str = "", allowed: float = 1.0) -> dict[str, Any]:
+    """Assert that every element is within ``allowed`` times its bound, exact outputs bit for bit.
 
-    ``what`` is put behind the case in the message. The evidence names the worst element of each output.
+    Returns the evidence: the largest share of the budget that each output uses. ``what`` is put behind the case in the
+    message.
     """
     oracle = op.oracle(case)
     bound = op.bound(case, oracle)
@@ -33,8 +41,9 @@ def judge(op: Op, case: Case, outputs: Tensors, what: str = "") -> dict[str, Any
         result = outputs[name].detach().cpu()
         require_form(label, name, result, expected, case.dtype)
         share = budget_used(result, expected, bound[name])
-        used[name] = round(share.max().item(), 4) if share.numel() else 0.0
-        assert used[name] <= 1, _describe(label, name, result, expected, bound[name], share)
+        largest = share.max().item() if share.numel() else 0.0
+        assert largest <= allowed, _describe(label, name, result, expected, bound[name], share / allowed)
+        used[name] = round(largest, 4)
     return {"case": label, "budget_used": used}
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @check(
     "KER-009",
     feature="kernels",
-    bound="exact: the same inputs give the same bits, new values at the same address give their own result",
+    bound="exact: the same inputs give the same bits; new values at the same address give their own result, within "
+    "4 × KER-002's bound",
     sources=(
         "https://github.com/gpu-mode/reference-kernels/issues/102",
         "https://github.com/thinking-machines-lab/batch_invariant_ops",
@@ -26,7 +27,7 @@ def test_ker_009(kernels: KernelTarget, op: Op) -> None:
     Bits that change from call to call come from atomic additions or uninitialised memory; an earlier call's result
     comes from a cache keyed by address or by id().
     """
-    from gaugeblock.conformance.kernels.judging import judge, require_same_bits
+    from gaugeblock.conformance.kernels.judging import STRUCTURE, judge, require_same_bits
 
     for dtype in op.dtypes[::2]:
         case, other = op.make(6, 4097, dtype, 9, "normal"), op.make(6, 4097, dtype, 10, "normal")
@@ -40,4 +41,10 @@ def test_ker_009(kernels: KernelTarget, op: Op) -> None:
         kernels.call(op, inputs, case.params)
         for name, tensor in inputs.items():
             tensor.copy_(other.inputs[name])
-        judge(op, other, kernels.call(op, inputs, other.params), "written over an earlier call's inputs")
+        judge(
+            op,
+            other,
+            kernels.call(op, inputs, other.params),
+            "written over an earlier call's inputs",
+            allowed=STRUCTURE,
+        )
