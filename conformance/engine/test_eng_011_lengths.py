@@ -24,6 +24,7 @@ def lengths(page: int, chunk: int | None, context: int) -> list[int]:
     if chunk is not None:
         wanted += [chunk + 1, 2 * chunk + 1, chunk, 2 * chunk, chunk - 1, chunk + page, chunk + page + 1]
     wanted += [page + 1, page, page - 1, 2 * page + 1, 2 * page, 2 * page - 1, 3, 5]
+    wanted += [65, 64, 63, 129, 128, 127]  # tiles of the usual attention kernels
     out: list[int] = []
     for length in wanted:
         if 0 < length < context - 4 and length not in out and sum(out) + length <= BUDGET:
