@@ -24,10 +24,11 @@ BOUNDS = {
 }
 
 WHY = (
-    "a token's logprob within 1e-3 nats in fp32 (mean of 16 and more: 2e-4): over chunking, caching, batching, decoding "
-    "and the fp32 oracle right engines were at most 5e-5 apart (vLLM; SGLang 1.3e-5, the reference 2.3e-5), the mildest "
-    "planted fault 4e-3. fp16 0.3 (0.03) and bf16 1.5 (0.15): right models were at most 0.11 (0.008) and 0.68 (0.054) "
-    "from fp32. Another greedy token passes only as a tie: a lead below 2e-3, 0.3, 1.0 nats, which no right model flips"
+    "a token's logprob within 1e-3 nats in fp32 (mean of 16 and more: 2e-4): over chunking, caching, batching, "
+    "decoding and against the fp32 oracle right engines were at most 5e-5 apart (vLLM; SGLang 1.3e-5, the reference "
+    "2.3e-5), the mildest planted fault 4e-3. fp16 0.3 (0.03) and bf16 1.5 (0.15): right models were at most 0.11 "
+    "(0.008) and 0.68 (0.054) from fp32. Another greedy token passes only as a tie: a lead below 2e-3, 0.3, 1.0 nats, "
+    "which no right model flips"
 )
 """The tolerance of every check that compares logprobs."""
 

@@ -23,7 +23,6 @@ def variants(oracle: Oracle, messages: Messages) -> dict[str, Ids]:
             " ".join(str(m["content"]) for m in messages)
         ),
         "only the last message is rendered": oracle.chat_ids(messages[-1:]),
-        "the messages come in reverse order": oracle.chat_ids(messages[::-1]),
         "the first message comes last": oracle.chat_ids([*messages[1:], *messages[:1]]),
         "the special tokens are tokenized as text": _as_text(oracle, messages),
     }
