@@ -117,6 +117,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
         monkeypatch.setattr(judge, "prepare_cache", lambda *_: None)
         monkeypatch.setattr(judge, "run_scenario", scenario)
         monkeypatch.setattr(judge, "snapshot", lambda _: next(shown))
+        monkeypatch.setattr(judge, "quiet_pace", lambda _: Pace(0.05, 0.005))
         monkeypatch.setattr(judge, "calibrate", calibrated)
         slos = tuple(parse_slo(text) for text in limits)
         return run_load(target, env, endpoint, Scenario("D(100,20)", 4, 100), slos, tmp_path)
