@@ -86,7 +86,8 @@ def log_probabilities(logits: ArrayLike) -> Floats:
 def overlap(reference: ArrayLike, other: ArrayLike) -> Floats:
     """Return Σ min(p, q) [positions]: 1 for equal distributions, 0 for disjoint ones, and 0 where ``other`` is NaN."""
     p, q = _pair(reference, other)
-    return np.nan_to_num(np.minimum(np.exp(p), np.exp(q)).sum(axis=-1), nan=0.0)
+    shared: Floats = np.nan_to_num(np.minimum(np.exp(p), np.exp(q)).sum(axis=-1), nan=0.0)
+    return shared
 
 
 def kl(reference: ArrayLike, other: ArrayLike) -> Floats:
@@ -94,7 +95,8 @@ def kl(reference: ArrayLike, other: ArrayLike) -> Floats:
     p, q = _pair(reference, other)
     with np.errstate(invalid="ignore"):
         terms = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q))  # 0 · log 0 = 0
-    return np.nan_to_num(terms.sum(axis=-1), nan=np.inf, posinf=np.inf)
+    divergence: Floats = np.nan_to_num(terms.sum(axis=-1), nan=np.inf, posinf=np.inf)
+    return divergence
 
 
 def top1(reference: ArrayLike, other: ArrayLike) -> Bools:

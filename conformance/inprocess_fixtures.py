@@ -1,0 +1,47 @@
+"""Fixtures of the layers that run in the check's own process: prefill, kv, hybrid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gaugeblock.conformance.outcome import unsupported
+from gaugeblock.conformance.plugin import TARGETS
+
+if TYPE_CHECKING:
+    from gaugeblock.fixtures.targets.inprocess import InProcess
+    from gaugeblock.fixtures.targets.inprocess_kv import KVBench
+
+REMEDY = "the in-process layers need torch and safetensors: pip install 'gaugeblock[embedded]'"
+
+
+@pytest.fixture(scope="session")
+def inprocess(request: pytest.FixtureRequest) -> InProcess:
+    """The reference engine's parts with the tiny model, whose held-out text and bounds these checks are made for."""
+    try:
+        from gaugeblock.fixtures.targets.inprocess import load_inprocess
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+    loaded = load_inprocess()
+    request.config.stash[TARGETS]["in-process"] = {"target": "gaugeblock.reference", "model": loaded.folder.name}
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def int8(inprocess: InProcess) -> InProcess:
+    """The same model on the CPU path: INT8 weights and activations in every layer."""
+    from gaugeblock.fixtures.targets.inprocess import quantized
+
+    return quantized(inprocess)
+
+
+@pytest.fixture
+def kv_bench() -> Callable[..., KVBench]:
+    """Makes a KV manager: ``kv_bench(pages, host_bytes=0)``."""
+    try:
+        from gaugeblock.fixtures.targets.inprocess_kv import KVBench
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+    return KVBench
