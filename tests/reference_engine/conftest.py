@@ -169,6 +169,11 @@ def make_model() -> Callable[..., Path]:
     return save_model
 
 
+@pytest.fixture(scope="session")
+def make_lab() -> Callable[..., Lab]:
+    return Lab
+
+
 @pytest.fixture
 def lab(folder) -> Callable[..., Lab]:
     return lambda **fields: Lab(folder, **fields)

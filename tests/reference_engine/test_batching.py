@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 ATOL = 1e-4  # see test_chunked_prefill
 
@@ -102,3 +103,31 @@ def test_abort_of_all_and_of_an_unknown_id(lab, prompts):
     assert not lab.scheduler.has_work
     assert [a.finish.type for a in lab.answers.values()] == ["abort", "abort"]
     lab.at_rest()
+
+
+def test_the_golden_model_answers_as_transformers_does(golden, make_lab):
+    model = LlamaForCausalLM.from_pretrained(golden, dtype=torch.float32).eval()
+    lab = make_lab(golden)
+    texts = ("def main(", "import os\n", "The value of the", "class Error(Exception):\n    ")
+    for text in texts:
+        lab.add(text, lab.tokenizer.encode(text), max_new_tokens=24)
+    for text, answer in lab.run().items():
+        ids = torch.tensor([lab.tokenizer.encode(text)])
+        with torch.inference_mode():
+            full = model.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=260)
+        assert answer.ids == full[0, ids.shape[1] :].tolist(), text
+
+
+def test_a_hit_is_looked_up_again_after_a_retraction(lab, prompts):
+    """The cached pages that a request began with may be gone when it returns (vllm-project/vllm#18957)."""
+    alone = lab().ask("a", prompts[17], max_new_tokens=20).ids
+    lab = lab(page_size=4, max_total_tokens=48, chunked_prefill_size=16)
+    lab.ask("warm", prompts[17], max_new_tokens=1)
+    lab.add("old", prompts[15], max_new_tokens=33)
+    lab.add("a", prompts[17], max_new_tokens=20)
+    answer = lab.run()["a"]
+    assert lab.scheduler.stats.retracted_total > 0, "the pool was meant to be too small"
+    computed = sum(n for plan in lab.plans for rid, n in plan if rid == "a")
+    assert computed > 17 + 19, "its hit of 16 tokens was meant to be evicted while it waited"
+    assert answer.ids == alone
+    assert answer.events[0].cached_tokens == 16
