@@ -154,7 +154,7 @@ def show(run: LoadRun, console: Console, title: str) -> None:
     """Print what was measured and the limits beside it."""
     if run.measurement is not None and run.result != "failed":
         m = run.measurement
-        console.print(
+        click.echo(
             f"{title}: {m.completed} of {m.requests} requests in {m.seconds:.1f} s, {m.rps:.1f} requests/s, "
             f"{m.output_tokens_per_s:.0f} output tokens/s"
         )
