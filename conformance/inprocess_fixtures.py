@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,7 +37,7 @@ def int8(inprocess: InProcess) -> InProcess:
 
 
 @pytest.fixture
-def kv_bench() -> Callable[..., KVBench]:
+def kv_bench() -> type[KVBench]:
     """Makes a KV manager: ``kv_bench(pages, host_bytes=0)``."""
     try:
         from gaugeblock.fixtures.targets.inprocess_kv import KVBench
