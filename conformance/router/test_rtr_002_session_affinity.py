@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.labs import LabFactory
 
 SESSIONS, TURNS = 12, 4
@@ -19,7 +20,7 @@ SESSIONS, TURNS = 12, 4
         "https://github.com/smg-project/smg/issues/2576",
     ),
 )
-def test_rtr_002(router_lab: LabFactory) -> None:
+def test_rtr_002(router_lab: LabFactory, note: Note) -> None:
     """A session stays on one worker, and sessions spread over the workers.
 
     Turns of one session went to several workers: each pays for the whole history again. The order is shuffled, since 12
@@ -35,4 +36,5 @@ def test_rtr_002(router_lab: LabFactory) -> None:
     kept = sum(max(workers.count(w) for w in workers) for workers in seen.values())
     assert not torn, f"{len(torn)} of {SESSIONS} sessions were torn apart ({kept} of {len(turns)} turns stayed): {torn}"
     homes = {workers[0] for workers in seen.values()}
+    note(f"{kept} of {len(turns)} turns stayed; homes: {sorted(homes)}")
     assert len(homes) > 1, f"all {SESSIONS} sessions live on {homes}: the other workers are idle"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.texts import unrelated
 
@@ -20,7 +21,7 @@ GROUPS, REPEATS = 8, 3
         "https://github.com/sgl-project/sglang/issues/32195",
     ),
 )
-def test_rtr_004(router_lab: LabFactory) -> None:
+def test_rtr_004(router_lab: LabFactory, note: Note) -> None:
     """Prompts with a common prefix go to the worker that has it cached.
 
     Each miss recomputes the whole prefix. Look at what the policy takes for the prompt (messages, text or ids), and
@@ -35,4 +36,5 @@ def test_rtr_004(router_lab: LabFactory) -> None:
         seen.setdefault(text, []).append(lab.send(text).worker)
     missed = sum(workers[0] != worker for workers in seen.values() for worker in workers[1:])
     total = GROUPS * (REPEATS - 1)
+    note(f"{total - missed} of {total} repeats hit; spread {lab.counts()}")
     assert not missed, f"{missed} of {total} repeats of a 2 kB prefix went to a worker that has not cached it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.workers.script import Answer
 
@@ -22,7 +23,7 @@ PATIENCE = 6.0
         "https://github.com/smg-project/smg/issues/1683",
     ),
 )
-def test_rtr_010(router_lab: LabFactory) -> None:
+def test_rtr_010(router_lab: LabFactory, note: Note) -> None:
     """Under the least-load policy a stuck worker gets no more work.
 
     It kept being chosen until it held most of the clients. Look at where load comes from: a figure polled now and then
@@ -49,5 +50,6 @@ def test_rtr_010(router_lab: LabFactory) -> None:
             held, counts = stuck.in_flight, lab.counts()
         finally:
             gate.open()
+    note(f"a stuck worker held {held} of {CLIENTS} clients; spread {counts}")
     assert held <= LIMIT, f"a stuck worker was given {held} of {CLIENTS} clients' requests: {counts}"
     assert done == [200] * REQUESTS, f"some requests failed: {sorted(set(done))}"

@@ -13,7 +13,7 @@ from gaugeblock.conformance.router.labs import LabFactory
 
 EXTRA: dict[str, Any] = {
     "seed": 9007199254740993,  # 2**53 + 1: a float cannot hold it
-    "custom_field": {"big": 123456789012345678901234567890, "list": [1, 2.5, None, True, "ünï"]},
+    "custom_field": {"big": 18446744073709551615, "list": [1, 2.5, None, True, "ünï"]},
     "logit_bias": {"12": -100},
     "temperature": 0.1,
     "sampling_params": {"temperature": 0, "custom_rule": {"deep": [1]}, "min_new_tokens": 0},

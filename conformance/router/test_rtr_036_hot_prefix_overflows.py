@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.texts import largest_share, unrelated
 from gaugeblock.fixtures.workers.script import Answer
@@ -19,7 +20,7 @@ REQUESTS, LIMIT, PATIENCE = 96, 0.9, 8.0
     bound="no worker holds more than 9/10 of 96 requests at once: two idle ones beside a queue of 86 help nobody",
     sources=("https://github.com/sgl-project/sglang/pull/14532", "https://github.com/sgl-project/sglang/issues/32195"),
 )
-def test_rtr_036(router_lab: LabFactory) -> None:
+def test_rtr_036(router_lab: LabFactory, note: Note) -> None:
     """A prefix in great demand is served by more than one worker.
 
     All requests queue where the prefix is cached while other workers idle. Look at how load weighs against a match.
@@ -43,5 +44,6 @@ def test_rtr_036(router_lab: LabFactory) -> None:
         finally:
             gate.open()
         statuses = {future.result().reply.status for future in futures}
+    note(f"{REQUESTS} concurrent requests with one prefix: {counts}")
     assert statuses == {200}, f"some of {REQUESTS} concurrent requests failed: {statuses}"
     assert largest_share(counts) <= LIMIT, f"{REQUESTS} requests with one hot prefix queued on one worker: {counts}"

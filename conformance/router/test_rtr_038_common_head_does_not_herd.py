@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.texts import largest_share, unrelated
 
@@ -17,7 +18,7 @@ PROMPTS, LIMIT = 24, 0.75
     bound="as RTR-005: the largest share of 24 is at most 3/4; the common head is a tenth of the prompt",
     sources=("https://github.com/sgl-project/sglang/pull/14532", "https://github.com/sgl-project/sglang/issues/27547"),
 )
-def test_rtr_038(router_lab: LabFactory) -> None:
+def test_rtr_038(router_lab: LabFactory, note: Note) -> None:
     """A short head that all prompts share does not send them all to one worker.
 
     Nearly all chats begin alike. Look at how long a match must be, against the whole prompt, before it counts.
@@ -26,4 +27,5 @@ def test_rtr_038(router_lab: LabFactory) -> None:
     for prompt in unrelated(PROMPTS, size=700, seed=lab.mark()):
         lab.send(HEAD + prompt).reply.expect(200)
     counts = lab.counts()
+    note(f"{PROMPTS} prompts with a common head: {counts}")
     assert largest_share(counts) <= LIMIT, f"{PROMPTS} prompts with a common head of 70 bytes herded: {counts}"
