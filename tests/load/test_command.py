@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +130,35 @@ def test_a_busy_client_is_inconclusive(tmp_path: Path) -> None:
         done, report = run(server.url, tmp_path, *crowd)
     assert (done.returncode, report["result"]) == (3, "inconclusive"), done.stdout
     assert report["slo"][0]["disputed"] is True
+
+
+@installed
+@pytest.mark.slow
+def test_an_interrupt_ends_the_load_generator(good: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "load", "--engine-url", good, "--out", tmp_path]
+    many = ["--concurrency", "1", "--max-requests", "100000"]
+    child = subprocess.Popen(
+        [*command, *many], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "GAUGEBLOCK_API_KEY": KEY}
+    )
+    try:
+        group = wait_for_bench(tmp_path)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert child.returncode == 3
+    assert said.decode().strip().splitlines()[-1] == "gaugeblock: interrupted"
+    assert not Path(f"/proc/{group}").exists()
+
+
+def wait_for_bench(out: Path) -> int:
+    """Return the id of the process that runs genai-bench into ``out``, once it has begun to write."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (out / "run" / "run").is_dir():
+            for folder in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    if f"{out}".encode() in (line := (folder / "cmdline").read_bytes()) and b"bench_entry" in line:
+                        return int(folder.name)
+        time.sleep(0.1)
+    raise AssertionError(f"genai-bench did not begin to write into {out}")
