@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.outcome import unsupported
-from gaugeblock.fixtures.targets.router import LiveRouter
+from gaugeblock.fixtures.targets.router_live import LiveRouter
 
 PROMPTS = ("Count from one to five.", "What is the capital of France?", "Name three colours.")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.router.endings import read_to_end
-from gaugeblock.fixtures.targets.router import CHAT, LiveRouter
+from gaugeblock.fixtures.targets.router import CHAT
+from gaugeblock.fixtures.targets.router_live import LiveRouter
 
 PROMPT = "Count from one to five."
 

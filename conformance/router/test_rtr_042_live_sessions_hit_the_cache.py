@@ -8,7 +8,7 @@ import uuid
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.outcome import unsupported
 from gaugeblock.conformance.router.texts import unrelated
-from gaugeblock.fixtures.targets.router import LiveRouter
+from gaugeblock.fixtures.targets.router_live import LiveRouter
 from gaugeblock.fixtures.targets.wire import Reply
 
 SESSIONS, TURNS = 8, 3

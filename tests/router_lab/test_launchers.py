@@ -31,6 +31,17 @@ def test_a_template_may_take_the_workers_as_one_argument() -> None:
     assert build(LabConfig(), URLS, 7) == ["r", f"--w={','.join(URLS)}", "7"]
 
 
+def test_a_word_with_one_worker_is_repeated() -> None:
+    build = command_launcher("r --worker={worker_url} --policy {policy} {port}").build
+    assert build(LabConfig("session"), URLS, 7) == [
+        "r",
+        *(f"--worker={url}" for url in URLS),
+        "--policy",
+        "round_robin",
+        "7",
+    ]
+
+
 @pytest.mark.parametrize("template", ["my-router {worker_urls}", "my-router {port}", "my-router"])
 def test_a_template_without_workers_or_port_is_refused(template: str) -> None:
     with pytest.raises(KitError, match="needs"):

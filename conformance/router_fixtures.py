@@ -1,0 +1,87 @@
+"""Fixtures of the checks on a router: a lab with scripted workers, and a live router in front of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gaugeblock.conformance.outcome import unsupported
+from gaugeblock.conformance.plugin import OPTIONS, TARGETS
+from gaugeblock.conformance.router.labs import LabFactory
+from gaugeblock.fixtures.faults.record import find_fault
+from gaugeblock.fixtures.targets.options import TargetOptions
+from gaugeblock.fixtures.targets.router import RouterBench
+from gaugeblock.fixtures.targets.router_launch import (
+    RouterLauncher,
+    command_launcher,
+    launcher,
+    reference_launcher,
+)
+from gaugeblock.fixtures.targets.router_live import LiveRouter, embedded_live, routed_engines
+
+LIVE_TIMEOUT = 60.0
+"""Total seconds of one call to a live router, unless --gb-timeout says otherwise: its engines may run on a CPU."""
+
+
+@pytest.fixture(scope="session")
+def router_bench(request: pytest.FixtureRequest) -> Iterator[RouterBench]:
+    """The labs of this session; unsupported when all that the user named is a running router."""
+    options = request.config.stash[OPTIONS]
+    chosen = _launcher(options)
+    if chosen is None:
+        unsupported(
+            "a running router cannot be put in front of scripted workers: name one that the kit starts, with "
+            "--router NAME or --router-cmd 'cmd … {worker_urls} {port}'"
+        )
+    request.config.stash[TARGETS]["router"] = {"name": chosen.name, "features": sorted(chosen.features)}
+    bench = RouterBench(chosen)
+    try:
+        yield bench
+    finally:
+        bench.close()
+
+
+@pytest.fixture
+def router_lab(router_bench: RouterBench) -> Iterator[LabFactory]:
+    """Call it with a policy and what else the check needs; see :class:`LabFactory`."""
+    try:
+        yield LabFactory(router_bench)
+    finally:
+        router_bench.end_check()
+
+
+@pytest.fixture(scope="session")
+def live_router(request: pytest.FixtureRequest) -> Iterator[LiveRouter]:
+    """The user's running router, or the router under check in front of the named engines, or of scripted workers."""
+    options = request.config.stash[OPTIONS]
+    timeout = options.request_timeout or LIVE_TIMEOUT
+    if options.router_url:
+        yield LiveRouter(options.router_url, options.engine_urls, api_key=options.api_key, timeout=timeout)
+        return
+    chosen = _launcher(options)
+    assert chosen is not None
+    with _before_engines(chosen, options.engine_urls) as (url, engines):
+        yield LiveRouter(url, engines, api_key=options.api_key, timeout=timeout)
+
+
+def _launcher(options: TargetOptions) -> RouterLauncher | None:
+    if options.router_cmd:
+        return command_launcher(options.router_cmd, options.claims)
+    if options.router_name and options.router_name != "reference":
+        return launcher(options.router_name)
+    if options.router_url and not options.router_name:
+        return None
+    fault = options.fault if options.fault and find_fault(options.fault).place == "router" else None
+    return reference_launcher(fault)
+
+
+@contextmanager
+def _before_engines(chosen: RouterLauncher, engine_urls: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if engine_urls:
+        with routed_engines(chosen, engine_urls) as url:
+            yield url, engine_urls
+    else:
+        with embedded_live(chosen) as lab:
+            yield lab.url, tuple(worker.url for worker in lab.workers)
