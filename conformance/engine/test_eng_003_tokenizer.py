@@ -30,6 +30,7 @@ TEXTS = (
         "https://github.com/huggingface/transformers/issues/25069",
         "https://github.com/01-ai/Yi-1.5/issues/37",
     ),
+    timeout=60,
 )
 def test_eng_003(engine: EngineTarget, oracle: Oracle) -> None:
     """The server tokenizes as the folder's tokenizer does

@@ -31,6 +31,7 @@ TOKENS = 4
         "https://github.com/sgl-project/SpecForge/issues/551",
         "https://github.com/paiml/aprender/pull/2023",
     ),
+    timeout=60,
 )
 def test_eng_005(engine: EngineTarget, oracle: Oracle, bound: Bound, note: Note) -> None:
     """A chat answers as its rendered token ids do

@@ -18,6 +18,7 @@ FORCE = 100.0  # a logit bias that no model outweighs
         "https://github.com/vllm-project/vllm/issues/4180",
         "https://github.com/Blaizzy/mlx-vlm/pull/309",
     ),
+    timeout=60,
 )
 def test_eng_006(engine: EngineTarget, oracle: Oracle) -> None:
     """Special tokens are read, shown, hidden and obeyed as such

@@ -21,6 +21,7 @@ TOKENS = 8
         "https://github.com/sgl-project/sglang/pull/26555",
         "https://github.com/vllm-project/tpu-inference/issues/936",
     ),
+    timeout=60,
 )
 def test_eng_007(engine: EngineTarget, bound: Bound) -> None:
     """Token ids in and the text they come from give the same token ids out

@@ -22,6 +22,7 @@ TOKENS = 12
         "https://github.com/sgl-project/sglang/issues/25790",
         "https://github.com/huggingface/transformers/issues/46741",
     ),
+    timeout=60,
 )
 def test_eng_008(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """Re-prefilling prompt and output gives the output's logprobs again

@@ -41,7 +41,7 @@ def lengths(page: int, chunk: int | None, context: int) -> list[int]:
         "https://github.com/sgl-project/sglang/issues/25091",
         "https://github.com/sgl-project/sglang/issues/36855",
     ),
-    timeout=120,
+    timeout=180,
 )
 def test_eng_011(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """Prompts of every length around page and chunk boundaries have the same logprobs

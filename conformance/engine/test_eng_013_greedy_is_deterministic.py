@@ -13,8 +13,8 @@ from gaugeblock.conformance.requires import require
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.parallel import parallel
 
-REPEATS = 4
-TOKENS = 8
+REPEATS = 3
+TOKENS = 6
 
 
 @check(
@@ -25,6 +25,7 @@ TOKENS = 8
         "https://github.com/thinking-machines-lab/tinker-cookbook/issues/198",
         "https://github.com/vllm-project/vllm/issues/6719",
     ),
+    timeout=60,
 )
 def test_eng_013(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """Temperature 0 gives the same answer every time, and the most probable token

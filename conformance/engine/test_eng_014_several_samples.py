@@ -21,6 +21,7 @@ TOKENS = 6
         "https://github.com/lightseekorg/tokenspeed/issues/1613",
         "https://github.com/AstroVela/vane/issues/673",
     ),
+    timeout=60,
 )
 def test_eng_014(engine: EngineTarget, bound: Bound) -> None:
     """n > 1 gives n answers, each right and each its own

@@ -21,6 +21,7 @@ TOKENS = 4
         "https://github.com/vllm-project/vllm/issues/18957",
         "https://github.com/sgl-project/sglang/issues/25091",
     ),
+    timeout=60,
 )
 def test_eng_015(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """A prompt that lies in the cache to its last token still answers, and the same

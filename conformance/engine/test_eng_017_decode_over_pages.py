@@ -21,6 +21,7 @@ TOKENS = 6
         "https://github.com/vllm-project/vllm/issues/29870",
         "https://github.com/sgl-project/sglang/issues/31427",
     ),
+    timeout=60,
 )
 def test_eng_017(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """Decoding over a page boundary reads every token before it

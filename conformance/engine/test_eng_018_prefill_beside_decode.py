@@ -24,7 +24,7 @@ LONGEST = 400
         "https://github.com/local-inference-lab/vllm/issues/616",
         "https://github.com/vllm-project/vllm/issues/10336",
     ),
-    timeout=60,
+    timeout=90,
 )
 def test_eng_018(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """A prompt that is prefilled beside a decoding request disturbs neither

@@ -22,9 +22,17 @@ def fails_in_time(call, *words):
         assert word in str(caught.value)
 
 
-def test_a_server_that_never_answers_ends_at_the_idle_limit(hostile):
+def test_a_server_that_never_answers_ends_at_the_total_limit(hostile):
     target = EngineTarget(hostile({"/x": silent()}).url)
-    fails_in_time(lambda: target.get("/x", LIMITS), "/x", "sent nothing for 0.3 s", "before the answer")
+    fails_in_time(lambda: target.get("/x", LIMITS), "/x", "had not ended after 0.8 s", "before the answer")
+
+
+def test_a_plain_answer_may_take_longer_than_the_idle_limit(hostile):
+    def late(connection, closing):
+        closing.wait(0.5)
+        say(200, b"{}")(connection, closing)
+
+    assert EngineTarget(hostile({"/x": late}).url).get("/x", LIMITS).json() == {}
 
 
 def test_a_body_that_stops_ends_at_the_idle_limit(hostile):
