@@ -18,12 +18,12 @@ class Selection:
     level: str = "extended"
     skips: dict[str, str] = field(default_factory=dict)
     expected_failures: dict[str, str] = field(default_factory=dict)
-    full_layer: str | None = None  # when set, other layers are in for their smoke gate alone
+    full_layer: str | None = None  # when set, smoke gates are in, and of other layers they alone
 
     def wants(self, check: Check) -> bool:
         """Whether the check is selected by id and level (its layer is in scope already)."""
-        if self.full_layer is not None and check.layer != self.full_layer and not check.gate:
-            return False
+        if self.full_layer is not None and (check.gate or check.layer != self.full_layer):
+            return check.gate
         return (not self.ids or check.id in self.ids) and (self.level == "extended" or check.level == "core")
 
     def narrowed(self, layers: tuple[str, ...], scope: tuple[str, ...]) -> Selection:

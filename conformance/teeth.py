@@ -20,6 +20,16 @@ from typing import Any
 from gaugeblock.conformance.check import LAYERS
 from gaugeblock.fixtures.faults.record import Fault
 
+REACH = {"process": ("kernels", "prefill", "kv", "hybrid"), "engine": ("engine", "load"), "router": ("router",)}
+"""The layers whose targets live in the process where a fault of each place is planted: no other can feel it."""
+
+SCOPES = {
+    "named": "the check that names the fault, and the smoke gates within its reach",
+    "layer": "all checks of the fault's layer, and the smoke gates within its reach",
+    "full": "every check of every layer",
+}
+"""What a planted fault meets."""
+
 FAULT_TIMEOUT = 300.0  # seconds for one fault's run; a fault that hangs a target must still end
 
 
@@ -37,17 +47,16 @@ class Kill:
 
 
 def run_matrix(
-    faults: list[Fault], *, full: bool, jobs: int, done: Callable[[Kill], None] = lambda kill: None
+    faults: list[Fault], *, scope: str, jobs: int, done: Callable[[Kill], None] = lambda kill: None
 ) -> dict[str, Any]:
     """Run the matrix and return it as JSON, valid against ``schema/kills.schema.json``.
 
-    ``full`` runs every layer for every fault; otherwise a fault meets its own layer in full and the smoke gates of the
-    others. ``done`` hears of each fault as it ends.
+    ``scope`` is one of ``SCOPES``. ``done`` hears of each fault as it ends.
     """
     started = time.monotonic()
     kills: list[Kill] = []
     with ThreadPoolExecutor(jobs) as pool:
-        pending = [pool.submit(kill_one, fault, full) for fault in faults]
+        pending = [pool.submit(kill_one, fault, scope) for fault in faults]
         try:
             for future in as_completed(pending):
                 kills.append(future.result())
@@ -61,11 +70,11 @@ def run_matrix(
     return _matrix(kills, time.monotonic() - started)
 
 
-def kill_one(fault: Fault, full: bool) -> Kill:
+def kill_one(fault: Fault, scope: str) -> Kill:
     """Run the checks against one planted fault in a process of its own."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gaugeblock-teeth-") as folder:
-        checks, trouble = _failing(fault, folder, full)
+        checks, trouble = _failing(fault, folder, scope)
     seconds = time.monotonic() - started
     if trouble:
         return Kill(fault, "error", [], [], trouble, seconds)
@@ -80,10 +89,14 @@ def kill_one(fault: Fault, full: bool) -> Kill:
 _children: set[subprocess.Popen[bytes]] = set()
 
 
-def _failing(fault: Fault, folder: str, full: bool) -> tuple[list[dict[str, Any]], str]:
+def _failing(fault: Fault, folder: str, scope: str) -> tuple[list[dict[str, Any]], str]:
     """Return the failing checks of a faulty run, or what kept it from a verdict."""
     command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "verify", "--fault", fault.id, "--out", folder]
-    command += [] if full else ["--gates-except", fault.layer]
+    if scope != "full":
+        command += ["--gates-except", fault.layer]
+        command += [word for layer in REACH[fault.place] for word in ("--layer", layer)]
+    if scope == "named":
+        command += ["--check", fault.check]
     log = Path(folder) / "log"
     with log.open("wb") as stream:
         child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)

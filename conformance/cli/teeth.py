@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gaugeblock.conformance.check import LAYERS
-from gaugeblock.conformance.teeth import Kill, run_matrix
+from gaugeblock.conformance.teeth import SCOPES, Kill, run_matrix
 from gaugeblock.conformance.verdict import EXIT_CODES, write_json
 from gaugeblock.fixtures.errors import KitError, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, load_faults
@@ -20,12 +20,16 @@ from gaugeblock.fixtures.faults.record import find_fault, load_faults
 @click.option("--fault", "ids", multiple=True, metavar="ID", help="Only this fault; repeatable.")
 @click.option("--out", metavar="FILE", help="Write the matrix as JSON.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Faults run side by side.")
-@click.option("--collateral", type=click.Choice(["gates", "full"]), default="gates", show_default=True)
-def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, collateral: str) -> int:
+@click.option(
+    "--scope", type=click.Choice(list(SCOPES)), default="layer", show_default=True, help="What a fault meets."
+)
+def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, scope: str) -> int:
     """Plant each fault in the reference, run the checks, and say which check killed it.
 
-    A fault meets all checks of its own layer; of the other layers it meets the smoke gates, or with
-    --collateral full everything. Exit code 0 when each is killed by the check that names it and nothing else fails.
+    The scope is what a fault meets besides the smoke gates of the layers that run in the process where it is
+    planted: `named` the check that names it, `layer` all checks of its layer, `full` every check of every layer.
+    Exit code 0 when each is killed by the check that
+    names it and no check of another layer fails.
     """
     faults = [find_fault(name) for name in ids] or list(load_faults().values())
     if layer:
@@ -34,7 +38,7 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, c
     if not faults:
         raise KitError("no fault is left by --layer and --fault; see `gaugeblock faults`")
     console = Console(highlight=False)
-    matrix = run_matrix(faults, full=collateral == "full", jobs=jobs, done=lambda kill: _line(console, kill))
+    matrix = run_matrix(faults, scope=scope, jobs=jobs, done=lambda kill: _line(console, kill))
     summary = matrix["summary"]
     if out is not None:
         write_json(matrix, "kills", Path(out))
