@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gaugeblock.conformance.check import LAYERS
+from gaugeblock.conformance.session import DEPENDS
 from gaugeblock.fixtures.faults.record import Fault
 
 REACH = {"process": ("kernels", "prefill", "kv", "hybrid"), "engine": ("engine", "load"), "router": ("router",)}
@@ -36,7 +37,8 @@ FAULT_TIMEOUT = 300.0  # seconds for one fault's run; a fault that hangs a targe
 @dataclass(frozen=True)
 class Kill:
     """What became of one fault: ``named`` killed by the check that names it with its message, ``other`` by another
-    check only, ``survived``, or ``error`` (the run gave no verdict). ``collateral``: failing checks of other layers."""
+    check only, ``survived``, or ``error`` (the run gave no verdict). ``collateral``: failing checks of layers that do not stand on
+    the fault's layer."""
 
     fault: Fault
     outcome: str
@@ -78,8 +80,9 @@ def kill_one(fault: Fault, scope: str) -> Kill:
     seconds = time.monotonic() - started
     if trouble:
         return Kill(fault, "error", [], [], trouble, seconds)
-    own = [c for c in checks if c["layer"] == fault.layer]
-    collateral = [c["id"] for c in checks if c["layer"] != fault.layer]
+    related = {fault.layer, *(layer for layer, below in DEPENDS.items() if fault.layer in below)}
+    own = [c for c in checks if c["layer"] in related]
+    collateral = [c["id"] for c in checks if c["layer"] not in related]
     named = [c for c in own if c["id"] == fault.check and fault.message in c["message"]]
     message = named[0]["message"] if named else "; ".join(c["message"] for c in own)[:500]
     outcome = "named" if named else "other" if own else "survived"
