@@ -36,9 +36,12 @@ FAULT_TIMEOUT = 300.0  # seconds for one fault's run; a fault that hangs a targe
 
 @dataclass(frozen=True)
 class Kill:
-    """What became of one fault: ``named`` killed by the check that names it with its message, ``other`` by another
-    check only, ``survived``, or ``error`` (the run gave no verdict). ``collateral``: failing checks of layers that do not stand on
-    the fault's layer."""
+    """What became of one fault.
+
+    ``outcome``: ``named`` killed by the check that names it, with its message; ``other`` by other checks only;
+    ``survived``; or ``error``, the run gave no verdict. ``killed_by``: the failing checks of the fault's layer and of
+    those that stand on it. ``collateral``: the failing checks of all other layers.
+    """
 
     fault: Fault
     outcome: str
