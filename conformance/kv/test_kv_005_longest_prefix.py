@@ -10,7 +10,7 @@ from gaugeblock.conformance.check import check
 if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
 
-EXAMPLES = 15
+EXAMPLES = 25
 STEPS = 10
 
 

@@ -22,6 +22,7 @@ PAGE = 16
     bound=f"pages: exact. Afterwards: {WHY}",
     sources=(
         "https://github.com/sgl-project/sglang/issues/38319",
+        "https://github.com/sgl-project/sglang/pull/36926",
         "https://github.com/sgl-project/sglang/issues/25091",
     ),
 )

@@ -19,7 +19,8 @@ PAGE = 16
     feature="prefix-cache",
     bound=WHY,
     sources=(
-        "https://github.com/huggingface/transformers/issues/46741",
+        "https://github.com/LMCache/LMCache/pull/3322",
+        "https://github.com/vllm-project/vllm/pull/17999",
         "https://github.com/vllm-project/vllm/issues/18957",
     ),
 )
