@@ -1,0 +1,68 @@
+"""The INT8 path: scales, exact sums, and the same model code over quantised weights."""
+
+import pytest
+import torch
+
+from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.reference.engine.config import load_config
+from gaugeblock.reference.engine.loader import load_weights
+from gaugeblock.reference.engine.model import LlamaModel
+from gaugeblock.reference.hybrid import int8
+
+
+@pytest.fixture
+def randn():
+    generator = torch.Generator().manual_seed(0)
+    return lambda *size: torch.randn(*size, generator=generator)
+
+
+def test_every_value_is_within_half_a_step(randn):
+    weight = randn(6, 50) * torch.tensor([1e-4, 1e-2, 1.0, 1e2, 1e4, 0.0])[:, None]
+    matrix = int8.quantize(weight)
+    assert matrix.values.dtype == torch.int8
+    assert matrix.values.abs().max() == 127
+    assert matrix.values[:5].abs().amax(1).tolist() == [127] * 5, "each channel uses its whole range"
+    assert ((matrix.dequantize() - weight).abs() <= matrix.scales[:, None] / 2 * 1.001).all()
+    assert matrix.scales[5] == 1.0
+    assert not matrix.values[5].any()
+
+
+@pytest.mark.parametrize("width", [1, 7, int8.EXACT_COLUMNS, int8.EXACT_COLUMNS + 1, 5000])
+def test_sums_are_exact_at_the_extremes(width):
+    x = torch.full((2, width), 127, dtype=torch.int8)
+    weight = torch.full((3, width), -127, dtype=torch.int8)
+    weight[1] = 126
+    expected = x.long() @ weight.long().T
+    assert int8.integer_product(x, weight).long().tolist() == expected.float().long().tolist()
+
+
+def test_a_row_does_not_depend_on_the_others(randn):
+    x, matrix = randn(17, 96) * torch.logspace(-2, 2, 17)[:, None], int8.quantize(randn(40, 96))
+    alone = torch.cat([int8.linear(row[None], matrix) for row in x])
+    assert torch.equal(int8.linear(x, matrix), alone)
+
+
+def test_a_matrix_is_the_weight_of_a_linear_layer_and_nothing_else(randn):
+    x, weight = randn(3, 32), randn(8, 32)
+    matrix = int8.quantize(weight)
+    assert torch.equal(torch.nn.functional.linear(x, matrix), int8.linear(x, matrix))
+    with pytest.raises(TypeError, match="linear layer"):
+        torch.nn.functional.linear(x, matrix, randn(8))
+    with pytest.raises(TypeError, match="linear layer"):
+        torch.add(x, matrix)
+
+
+def test_layers_are_quantised_and_the_rest_is_not():
+    folder = tiny_model()
+    config = load_config(folder)
+    weights = load_weights(folder, config)
+    quantized = int8.int8_weights(weights)
+    assert quantized.embed is weights.embed
+    assert quantized.head is weights.head
+    for before, after in zip(weights.layers, quantized.layers, strict=True):
+        assert all(isinstance(getattr(after, name), int8.Int8Matrix) for name in int8.MATRICES)
+        assert after.input_norm is before.input_norm
+    ids = torch.arange(40)
+    exact, rough = (LlamaModel(config, w).forward_full(ids) for w in (weights, quantized))
+    assert rough.shape == exact.shape == (40, 320)
+    assert 0 < (rough - exact).abs().max() < 5
