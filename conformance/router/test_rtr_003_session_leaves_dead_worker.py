@@ -10,7 +10,7 @@ from gaugeblock.conformance.router.labs import LabFactory
     "RTR-003",
     feature="session-affinity",
     bound="exact: every turn is answered, and all turns after the death share one living worker",
-    sources=("https://github.com/ai-dynamo/dynamo/issues/11646",),
+    sources=("https://github.com/ai-dynamo/dynamo/issues/13100", "https://github.com/ai-dynamo/dynamo/issues/11646"),
 )
 def test_rtr_003(router_lab: LabFactory) -> None:
     """A session moves off a dead worker, once.

@@ -24,7 +24,7 @@ EXTRA: dict[str, Any] = {
     "RTR-018",
     feature="proxy",
     bound="exact: every field arrives with its value; numbers are compared as decimals, further fields are allowed",
-    sources=("https://github.com/sgl-project/sglang/issues/29206",),
+    sources=("https://github.com/vllm-project/router/issues/161",),
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/generate"])
 def test_rtr_018(router_lab: LabFactory, path: str) -> None:

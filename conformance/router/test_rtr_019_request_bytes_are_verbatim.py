@@ -12,7 +12,7 @@ from gaugeblock.fixtures.targets.router import CHAT
     feature="proxy",
     level="extended",
     bound="exact: the same bytes",
-    sources=("https://github.com/sgl-project/sglang/issues/29206",),
+    sources=("https://github.com/vllm-project/router/issues/161",),
 )
 def test_rtr_019(router_lab: LabFactory) -> None:
     """The body of a request arrives byte for byte.

@@ -13,7 +13,7 @@ from gaugeblock.fixtures.workers.script import RESET_AT_ONCE
     feature="receipts",
     level="extended",
     bound="exact: the named worker is the one that answered",
-    sources=("https://github.com/smg-project/smg",),
+    sources=("https://pypi.org/project/smg/1.13.0/",),
 )
 def test_rtr_034(router_lab: LabFactory) -> None:
     """The receipt names the worker that answered, also after a retry and on a stream.
