@@ -6,7 +6,7 @@ from functools import partial
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.bounds import WHY, Bound
-from gaugeblock.conformance.engine.compare import compare_greedy, greedy, read_cache
+from gaugeblock.conformance.engine.compare import compare_greedy, greedy, greedy_batch, read_cache
 from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.engine.prompts import prose_ids
 from gaugeblock.conformance.requires import require
@@ -49,7 +49,10 @@ def test_eng_019(engine: EngineTarget, bound: Bound, note: Note) -> None:
         what = f"branch {i} of {BRANCHES} from a shared prefix of {len(prefix)} tokens"
         hits.append(read_cache(engine, answer, len(prefix) - 1, what))
         worst = max(worst, compare_greedy(what, answer, alone[i], bound))
-    repeated = parallel([partial(greedy, engine, prompt, TOKENS) for prompt in prompts])
+    repeated = greedy_batch(engine, prompts, TOKENS)
     for i, answer in enumerate(repeated):
-        worst = max(worst, compare_greedy(f"branch {i} afterwards, from the cache", answer, alone[i], bound))
+        worst = max(
+            worst,
+            compare_greedy(f"branch {i} again, from a shared prefix of {len(prefix)} tokens", answer, alone[i], bound),
+        )
     note(f"hits of {hits} tokens: largest logprob difference {worst:.1e} nats")
