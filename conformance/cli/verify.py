@@ -59,6 +59,8 @@ def run_pytest(args: list[str], layers: tuple[str, ...]) -> int:
     # The user's own pytest settings and plugins have no say in a verdict.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ.pop("PYTEST_ADDOPTS", None)
+    # The in-process models are small: a second thread costs more in hand-over than it gives on a busy machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     frame = _Frame(layers)
     fixed = ["-c", os.devnull, f"--rootdir={Path.cwd()}", "--import-mode=importlib", "-p", "no:cacheprovider"]
     plugins = ["-p", "no:terminal", "-p", "pytest_timeout", "-p", "gaugeblock.conformance.plugin"]
