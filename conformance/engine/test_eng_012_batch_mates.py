@@ -32,9 +32,9 @@ TOKENS = 5
 def test_eng_012(engine: EngineTarget, bound: Bound, note: Note) -> None:
     """Requests at the same moment answer as each does alone
 
-    Six prompts of different lengths, alone, then in parallel, then in one batch. The message says whose answer a request got when it is
-    another's. Look first at padding and masks of the batch, at block tables by batch row, and at the slot a finished
-    request leaves behind.
+    Six prompts of different lengths, alone, then in parallel, then in one batch. The message says whose answer a
+    request got when it is another's. Look first at padding and masks of the batch, at block tables by batch row, and at
+    the slot a finished request leaves behind.
     """
     require(engine, "token-ids", "flush")
     prompts = [prose_ids(engine, f"mates{i}", n) for i, n in enumerate(LENGTHS)]
