@@ -156,7 +156,7 @@ def test_without_options_the_plugin_is_inert(pytester):
 
 def test_checks_without_a_target_are_refused_with_the_way_to_name_one(kit, pytester):
     run = pytester.runpytest_subprocess("--pyargs", "gaugeblock.conformance.load", timeout=60)
-    run.stderr.fnmatch_lines(["*no target named. Give --gb*"])
+    run.stdout.fnmatch_lines(["*no target named. Give --gb*"])
     assert run.ret == 2
 
 
