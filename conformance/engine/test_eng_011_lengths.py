@@ -53,7 +53,6 @@ def test_eng_011(engine: EngineTarget, bound: Bound, note: Note) -> None:
     require(engine, "token-ids", "prompt-logprobs", "flush")
     sizes = lengths(engine.page_size, engine.chunk_size, engine.probed.context_length or 2048)
     stream = prose_ids(engine, "lengths", max(sizes))
-    engine.flush()
     answers = {size: ask(engine, stream[:size]) for size in sizes}
     truth = oracle_logprobs(engine, stream)
     if truth is None and len(sizes) < 2:
@@ -73,11 +72,15 @@ def test_eng_011(engine: EngineTarget, bound: Bound, note: Note) -> None:
 
 
 def ask(engine: EngineTarget, prompt: tuple[int, ...]) -> Generation:
-    """Prefill a prompt from its start and return the logprobs of its last tokens."""
+    """Prefill a prompt from its start, cold, and return the logprobs of its last tokens."""
+    engine.flush()  # what a hit leaves to compute may not cross a chunk
     start = 0 if len(prompt) <= 4 * WINDOW else len(prompt) - WINDOW
-    return engine.generate(
+    answer = engine.generate(
         input_ids=prompt, sampling={"max_new_tokens": 1}, return_logprob=True, logprob_start_len=start
     )
+    hit = answer.cached_tokens or 0
+    assert hit == 0, f"prompt of {len(prompt)} tokens: cached_tokens is {hit} right after a flush"
+    return answer
 
 
 def tail(answer: Generation, size: int) -> tuple[int, list[float]]:
