@@ -136,7 +136,7 @@ def test_a_gate_holds_until_it_is_opened(loop: WorkerLoop, worker: ScriptedWorke
     gate.open()
     client.join(5.0)
     assert replies == [200]
-    assert worker.in_flight == 0
+    loop.wait_for(lambda: worker.in_flight == 0, 3.0, "nothing in flight")
 
 
 def test_a_frame_gate_holds_the_second_frame(loop: WorkerLoop, worker: ScriptedWorker, wire: Wire) -> None:
@@ -145,7 +145,7 @@ def test_a_frame_gate_holds_the_second_frame(loop: WorkerLoop, worker: ScriptedW
     with wire.exchange("POST", "/generate", STREAM, {}) as exchange:
         pieces = exchange.pieces()
         assert next(pieces).count(b"data: ") == 1
-        assert worker.requests[0].frames_sent == 1
+        loop.wait_for(lambda: worker.requests[0].frames_sent == 1, 3.0, "one frame sent")
         gate.open()
         assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
 
