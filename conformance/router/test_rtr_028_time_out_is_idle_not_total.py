@@ -7,13 +7,13 @@ from gaugeblock.conformance.router.endings import ending_of
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.workers.script import Answer
 
-TIMEOUT, PACE = 1.0, 0.4
+TIMEOUT, PACE = 1.0, 0.3
 
 
 @check(
     "RTR-028",
     feature="timeouts",
-    bound="exact: 5 frames 0.4 s apart are never silent for the 1 s of the time-out, though they take 1.6 s",
+    bound="exact: 5 frames 0.3 s apart are never silent for the 1 s of the time-out, though they take 1.2 s",
     sources=("https://github.com/NVIDIA/OpenShell/issues/641",),
 )
 def test_rtr_028(router_lab: LabFactory) -> None:
