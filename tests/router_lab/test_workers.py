@@ -210,3 +210,16 @@ def test_a_chunked_request_is_read_whole(worker: ScriptedWorker, wire: Wire) -> 
     reply = requests.post(worker.url + "/generate", data=iter([b'{"te', b'xt": "hi"}']), timeout=5)
     assert reply.status_code == 200
     assert worker.requests[0].body == b'{"text": "hi"}'
+
+
+def test_answers_are_not_delayed_by_nagle(loop: WorkerLoop, worker: ScriptedWorker, wire: Wire) -> None:
+    """Head and body are two writes: with Nagle's delay each answer on a kept connection waits 40 ms for an ACK."""
+    import socket
+
+    gate = loop.call(lambda: Gate(loop))
+    worker.once(Answer(frame_hold=gate))
+    with wire.exchange("POST", "/generate", STREAM, {}) as exchange:
+        next(exchange.pieces())
+        [connection] = worker._listener._connections
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
