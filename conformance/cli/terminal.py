@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class Terminal:
             print_(self._layers(verdict))
         self._several(verdict, ("failed", "error"), self._failure)
         self._several(verdict, ("inconclusive", "skipped"), self._note)
-        self._blocked(verdict)
+        self._grouped(verdict, "blocked", "yellow")
+        self._grouped(verdict, "unsupported", "dim")
         if verdict["message"]:
             print_(escape(verdict["message"]))
         if verdict["first_failing_layer"]:
@@ -123,8 +125,11 @@ class Terminal:
         line = check["message"].partition("\n")[0]
         self.console.print(f"[yellow]{check['outcome']}[/] {check['id']}: {escape(line)}", soft_wrap=True)
 
-    def _blocked(self, verdict: dict[str, Any]) -> None:
-        blocked = [check for check in verdict["checks"] if check["outcome"] == "blocked"]
-        for message in dict.fromkeys(check["message"] for check in blocked):
-            number = sum(check["message"] == message for check in blocked)
-            self.console.print(f"[yellow]{number} checks {escape(message)}[/]")
+    def _grouped(self, verdict: dict[str, Any], outcome: str, colour: str) -> None:
+        """One line a reason that several checks share."""
+        checks = [check for check in verdict["checks"] if check["outcome"] == outcome]
+        for message, number in Counter(check["message"] for check in checks).items():
+            ids = ", ".join(check["id"] for check in checks if check["message"] == message) if number <= 3 else ""
+            what = ids or f"{number} checks"
+            reason = message.removeprefix(f"{outcome}: ")
+            self.console.print(f"[{colour}]{outcome}[/] {what}: {escape(reason)}", soft_wrap=True)

@@ -66,5 +66,5 @@ def test_terminal_names_failures_once_and_ends_with_the_result(verdict, capsys):
     assert "first failing layer: engine" in text
     assert "expected <b>4</b>, got [red]5[/red]" in text
     assert text.count("ENG-001 Title") == 1
-    assert "2 checks blocked: the gate ENG-001 failed" in text
+    assert "blocked ENG-002, ENG-003: the gate ENG-001 failed" in text
     assert "gaugeblock verify --check ENG-001 --engine-url http://127.0.0.1:9" in text
