@@ -67,25 +67,27 @@ class KitSession:
         if self.options.fault and find_fault(self.options.fault).place == "process":
             self._resources.enter_context(planted(self.options.fault))
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep the checks in scope, lowest layer first, its gate first; leave other tests where they are."""
-        wanted: list[pytest.Item] = []
-        unwanted: list[pytest.Item] = []
-        rest: list[pytest.Item] = []
-        for item in items:
-            check = check_of(item)
-            if check is None:
-                rest.append(item)
-            elif check.layer in self.selection.layers:
-                self.run.scope.add(check.layer)
-                (wanted if self.selection.wants(check) else unwanted).append(item)
-                if check.level == "core":
-                    self.run.core.add(check.id)
-        wanted.sort(key=lambda item: _order(check_of(item)))
-        items[:] = [*wanted, *rest]
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Keep the checks in scope, lowest layer first, its gate first; other tests come behind them."""
+        unwanted = {item: None for item in items if not self._keeps(item)}
+        items[:] = [item for item in items if item not in unwanted]
         if unwanted:
-            config.hook.pytest_deselected(items=unwanted)
+            config.hook.pytest_deselected(items=list(unwanted))
+        yield
+        items.sort(key=_order)  # last, for pytest itself groups items by the parameters of their fixtures
+
+    def _keeps(self, item: pytest.Item) -> bool:
+        check = check_of(item)
+        if check is None:
+            return True
+        if check.layer not in self.selection.layers:
+            return False
+        if check.level == "core":
+            self.run.core.add(check.id)
+        return self.selection.wants(check)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A check module that cannot be imported is the environment's fault, not a smaller catalogue."""
@@ -237,6 +239,9 @@ def target_of(item: pytest.Item) -> str:
     return str(getattr(getattr(item, "callspec", None), "params", {}).get(PARAMETER, ""))
 
 
-def _order(check: Check | None) -> tuple[bool, int, bool, str]:
-    assert check is not None
-    return check.destructive, list(LAYERS).index(check.layer), not check.gate, check.id
+def _order(item: pytest.Item) -> tuple[bool, bool, int, str, bool, str]:
+    """Sort key. One target after the other within a layer, so that its session is set up once."""
+    check = check_of(item)
+    if check is None:
+        return True, False, 0, "", False, ""
+    return False, check.destructive, list(LAYERS).index(check.layer), target_of(item), not check.gate, check.id

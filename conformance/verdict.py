@@ -41,7 +41,6 @@ class Run:
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     failed_gates: dict[tuple[str, str], str] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
-    scope: set[str] = field(default_factory=set)
     core: set[str] = field(default_factory=set)
     abort: str | None = None
     interrupted: bool = False

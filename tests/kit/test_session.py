@@ -184,3 +184,24 @@ def test_a_target_that_dies_is_said_once_and_the_rest_is_blocked(kit, pytester):
     assert outcome(verdict, "ENG-902") == "blocked"
     assert "the target died during ENG-901" in verdict["checks"][1]["message"]
     assert run.ret == 1
+
+
+def test_destructive_checks_run_after_all_others_on_every_target(kit, pytester):
+    body = "open('order.txt', 'a').write({!r} + engine_url + chr(10))"
+    for check_id, layer in (("ENG-901", "engine"), ("ENG-902", "engine"), ("LOAD-901", "load")):
+        kit.write(layer, check_id, body.format(f"{check_id} "))
+    for path in pytester.path.glob("*/test_*.py"):
+        text = path.read_text().replace("():", "(engine_url):")
+        path.write_text(text.replace("gate=False)", "gate=False, destructive=True)") if "901" in path.name else text)
+    (pytester.path / "load" / "test_load_901_made.py").write_text(
+        (pytester.path / "load" / "test_load_901_made.py").read_text().replace(", destructive=True", "")
+    )
+    kit.run("--gb-engine-url", "http://a", "--gb-engine-url", "http://b")
+    assert (pytester.path / "order.txt").read_text().split("\n")[:-1] == [
+        "ENG-902 http://a",
+        "ENG-902 http://b",
+        "LOAD-901 http://a",
+        "LOAD-901 http://b",
+        "ENG-901 http://a",
+        "ENG-901 http://b",
+    ]
