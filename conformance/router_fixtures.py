@@ -58,6 +58,7 @@ def live_router(request: pytest.FixtureRequest) -> Iterator[LiveRouter]:
     options = request.config.stash[OPTIONS]
     timeout = options.request_timeout or LIVE_TIMEOUT
     if options.router_url:
+        request.config.stash[TARGETS]["router"] = {"url": options.router_url, "engines": list(options.engine_urls)}
         yield LiveRouter(options.router_url, options.engine_urls, api_key=options.api_key, timeout=timeout)
         return
     chosen = _launcher(options)

@@ -15,9 +15,12 @@ from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
 from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, prepare_out, write_outputs
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetGone
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetGone, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, planted
 from gaugeblock.fixtures.targets.options import TargetOptions
+from gaugeblock.fixtures.targets.probe import FEATURES as ENGINE_FEATURES
+from gaugeblock.fixtures.targets.router_launch import FEATURES as ROUTER_FEATURES
+from gaugeblock.fixtures.targets.router_launch import LAUNCHERS, command_launcher
 
 DEPENDS = {"load": ("engine",)}
 """Layers whose checks use another layer's target: that layer's gate blocks them too."""
@@ -154,7 +157,7 @@ class KitSession:
             result.outcomes = [Outcome.FAILED]
         if check.gate and result.outcome in (Outcome.FAILED, Outcome.ERROR):
             self.run.failed_gates[(check.layer, result.target)] = check.id
-        if self.progress is not None:
+        if self.progress is not None and self.run.abort is None:
             self.progress.finished(result)
 
     def pytest_keyboard_interrupt(self) -> None:
@@ -216,10 +219,18 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         expected_failures=read_expected_failures(get("gb_expected_failures")),
         full_layer=get("gb_gates_except"),
     )
-    if selection.ids or selection.skips or selection.expected_failures:
-        selection.validate(load_checks()[0])
+    if selection.ids or selection.skips or selection.expected_failures or options.claims:
+        known = load_checks()[0]
+        selection.validate(known)
+        features = {check.feature for check in known.values()} | set(ENGINE_FEATURES) | set(ROUTER_FEATURES)
+        for claim in sorted(options.claims):
+            legal_name("feature", claim, features)
     if options.fault:
         find_fault(options.fault)
+    if options.router_cmd:
+        command_launcher(options.router_cmd, options.claims)
+    if options.router_name:
+        legal_name("router", options.router_name, LAUNCHERS)
     return options, selection
 
 

@@ -72,20 +72,20 @@ class Terminal:
     def summary(self, verdict: dict[str, Any], out: str | None) -> None:
         """Print layers, failures with evidence and reproduction, and the result as the last line."""
         print_ = self.console.print
-        if verdict["checks"]:
+        if any(check["message"] != verdict["message"] for check in verdict["checks"]):
             print_(self._layers(verdict))
         self._several(verdict, ("failed", "error"), self._failure)
         self._several(verdict, ("inconclusive", "skipped"), self._note)
         self._grouped(verdict, "blocked", "yellow")
         self._grouped(verdict, "unsupported", "dim")
         if verdict["message"]:
-            print_(escape(verdict["message"]))
+            print_(escape(verdict["message"]), soft_wrap=True)
         if verdict["first_failing_layer"]:
             print_(f"first failing layer: [bold red]{verdict['first_failing_layer']}[/]")
         if out is not None:
             print_(f"written: {Path(out) / 'verdict.json'}, report.html, junit.xml", style="dim")
         ran = len(verdict["checks"])
-        print_(f"{ran} checks in {verdict['seconds']:.1f} s", style="dim")
+        print_(f"{ran} check{'s' * (ran != 1)} in {verdict['seconds']:.1f} s", style="dim")
         print_(f"result: [{COLOURS[verdict['result']]}]{verdict['result']}[/]")
 
     def _layers(self, verdict: dict[str, Any]) -> Table:
@@ -104,7 +104,7 @@ class Terminal:
 
     def _several(self, verdict: dict[str, Any], outcomes: tuple[str, ...], show: Any) -> None:
         for check in verdict["checks"]:
-            if check["outcome"] in outcomes:
+            if check["outcome"] in outcomes and check["message"] != verdict["message"]:  # that one is the last word
                 show(check)
 
     def _failure(self, check: dict[str, Any]) -> None:

@@ -24,7 +24,11 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
 @click.command()
 @click.option("--engine-url", multiple=True, metavar="URL", help="An engine endpoint; repeat it for several.")
 @click.option("--router-url", metavar="URL", help="A running router in front of real engines.")
-@click.option("--router-cmd", metavar="CMD", help="Starts your router: 'cmd … {worker_urls} {port}'.")
+@click.option(
+    "--router-cmd",
+    metavar="CMD",
+    help="Starts your router: 'cmd … {worker_urls} {port}'; --flag={worker_url} repeats.",
+)
 @click.option("--router", metavar="NAME", help="A router the kit can start: reference, sglang-router, smg.")
 @click.option("--kernels", metavar="MODULE", help="A module whose ops are held to the kernel contracts.")
 @click.option("--model", metavar="PATH", help="The model's folder: enables the tokenizer, template and oracle checks.")

@@ -72,6 +72,9 @@ def answer(status, body, kind="application/json"):
         (["verify", "--skip", "ENG-002"], ["a skip needs a reason"]),
         (["verify", "--expected-failures", "nowhere.txt"], ["cannot read the expected failures"]),
         (["verify", "--timeout", "-1"], ["must be positive"]),
+        (["verify", "--router", "smgg"], ["unknown router 'smgg'", "Did you mean 'smg'", "sglang-router"]),
+        (["verify", "--router-cmd", "mine --port 1"], ["the router command needs {port}"]),
+        (["verify", "--claim", "chatt"], ["unknown feature 'chatt'", "Did you mean 'chat'"]),
         (["verify", "--nope"], ["No such option"]),
         (["teeth", "--layer", "roter"], ["unknown layer 'roter'", "router"]),
         (["chekcs"], ["unknown command 'chekcs'", "Did you mean 'checks'"]),
@@ -90,8 +93,10 @@ def test_unreachable_engine_exits_4_with_one_line_and_a_verdict(tmp_path):
     done = run("verify", "--engine-url", "http://127.0.0.1:9", "--out", str(tmp_path))
     assert done.returncode == 4
     assert "Traceback" not in done.stderr + done.stdout
-    lines = [line for line in done.stdout.splitlines() if "127.0.0.1:9" in line and "again:" not in line]
-    assert lines, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("no engine to check: http://127.0.0.1:9")
+    assert lines[-1] == "result: error"
+    assert done.stdout.count("127.0.0.1:9") == 1, done.stdout
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["result"] == "error"
     assert verdict["footer"]["complete"] is False
@@ -123,6 +128,14 @@ def test_wrong_api_key_exits_4_and_is_never_shown(tmp_path):
     assert "GAUGEBLOCK_API_KEY" in done.stdout
     written = "".join(path.read_text() for path in tmp_path.iterdir())
     assert "s3cr3t-key" not in done.stdout + done.stderr + written
+
+
+def test_unreachable_router_exits_4_with_one_line():
+    done = run("verify", "--router-url", "http://127.0.0.1:9", "--layer", "router")
+    assert done.returncode == 4
+    assert "Look at" not in done.stdout
+    assert done.stdout.count("127.0.0.1:9/v1/models refused the connection") == 1, done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_hung_engine_ends_within_its_limit():
