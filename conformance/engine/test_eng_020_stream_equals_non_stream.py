@@ -9,7 +9,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-020",
     feature="native-generate",
     bound="exact: the same greedy request twice on one engine, streamed and not; both read the prefix cache",
-    sources=("https://github.com/MoonshotAI/Kimi-Vendor-Verifier",),
+    sources=("https://github.com/vllm-project/vllm/issues/30099",),
 )
 def test_eng_020(engine: EngineTarget) -> None:
     """A streamed answer is the same answer.

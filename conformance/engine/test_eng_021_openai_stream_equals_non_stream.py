@@ -9,7 +9,10 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-021",
     feature="chat",
     bound="exact: the same greedy request twice on one engine, streamed and not",
-    sources=("https://github.com/MoonshotAI/Kimi-Vendor-Verifier",),
+    sources=(
+        "https://github.com/ai-dynamo/dynamo/issues/3443",
+        "https://github.com/sgl-project/sglang/issues/954",
+    ),
 )
 def test_eng_021(engine: EngineTarget) -> None:
     """Streamed chat and text completions are the same answers, with the same usage.

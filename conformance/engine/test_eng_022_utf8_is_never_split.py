@@ -12,7 +12,7 @@ REPLACEMENT = "\ufffd"
     "ENG-022",
     feature="native-generate",
     bound="exact: no U+FFFD in a stream whose plain answer has none, beyond a last character cut by max_new_tokens",
-    sources=("https://github.com/vllm-project/aibrix/issues/2653",),
+    sources=("https://github.com/waybarrios/vllm-mlx/pull/109",),
 )
 def test_eng_022(engine: EngineTarget) -> None:
     """A character split over tokens is never shown in pieces.

@@ -9,7 +9,10 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-023",
     feature="seed",
     bound="exact: equal seeds give equal text; 4 seeds at temperature 1.5 over 10 tokens give at least 2 texts",
-    sources=("https://github.com/sgl-project/sglang/issues/10071", "https://platform.openai.com/docs/api-reference"),
+    sources=(
+        "https://github.com/sgl-project/sglang/issues/5377",
+        "https://github.com/sgl-project/sglang/issues/15746",
+    ),
     level="extended",
 )
 def test_eng_023(engine: EngineTarget) -> None:

@@ -10,7 +10,10 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-024",
     feature="native-generate",
     bound="exact: the answer is the unstopped greedy answer up to the stop string",
-    sources=("https://github.com/NiLabs-Org/conform",),
+    sources=(
+        "https://github.com/mzau/mlx-knife/issues/68",
+        "https://github.com/vllm-project/vllm/issues/3574",
+    ),
 )
 def test_eng_024(engine: EngineTarget) -> None:
     """A stop string ends the answer, is named, and is not shown, streamed or not.

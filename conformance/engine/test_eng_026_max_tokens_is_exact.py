@@ -11,7 +11,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-026",
     feature="native-generate",
     bound="exact counts",
-    sources=("https://github.com/NiLabs-Org/conform",),
+    sources=("https://github.com/vllm-project/vllm/issues/28172",),
 )
 @pytest.mark.parametrize("limit", [1, 2, 7])
 def test_eng_026(engine: EngineTarget, limit: int) -> None:

@@ -9,7 +9,10 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-028",
     feature="chat",
     bound="exact counts; one token may end the answer without being shown (eos)",
-    sources=("https://github.com/MoonshotAI/Kimi-Vendor-Verifier",),
+    sources=(
+        "https://github.com/sgl-project/sglang/issues/10012",
+        "https://github.com/ggml-org/llama.cpp/pull/27318",
+    ),
 )
 def test_eng_028(engine: EngineTarget) -> None:
     """Usage adds up, and the completion's count is the number of tokens sent.

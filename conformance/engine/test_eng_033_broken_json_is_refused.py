@@ -9,7 +9,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-033",
     feature="native-generate",
     bound="status 4xx, never 5xx and never 200; a message in the body",
-    sources=("https://github.com/sgl-project/sglang/issues/25811",),
+    sources=("https://github.com/sgl-project/sglang/issues/3805",),
 )
 def test_eng_033(engine: EngineTarget) -> None:
     """A body that is not a JSON object is refused with a message.

@@ -10,7 +10,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-034",
     feature="native-generate",
     bound="status 4xx, never 5xx and never 200; a message in the body",
-    sources=("https://github.com/sgl-project/sglang/issues/25811",),
+    sources=("https://github.com/sgl-project/sglang/issues/3805",),
 )
 def test_eng_034(engine: EngineTarget) -> None:
     """A field of the wrong type is refused with a message.

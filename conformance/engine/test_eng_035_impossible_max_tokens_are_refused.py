@@ -10,7 +10,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-035",
     feature="native-generate",
     bound="status 4xx, never 5xx and never 200; a message in the body",
-    sources=("https://github.com/sgl-project/sglang/issues/25811",),
+    sources=("https://docs.sglang.ai/basic_usage/sampling_params.html",),
 )
 def test_eng_035(engine: EngineTarget) -> None:
     """Negative token limits and sampling values out of range are refused with a message.

@@ -9,7 +9,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-036",
     feature="native-generate",
     bound="status 4xx, never 5xx and never 200; a message in the body",
-    sources=("https://github.com/sgl-project/sglang/issues/25811",),
+    sources=("https://github.com/vllm-project/vllm/pull/7746",),
 )
 def test_eng_036(engine: EngineTarget) -> None:
     """An empty prompt is refused with a message.

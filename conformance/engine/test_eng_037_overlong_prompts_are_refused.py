@@ -9,7 +9,10 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-037",
     feature="native-generate",
     bound="status 4xx, never 5xx and never 200; a message in the body",
-    sources=("https://github.com/sgl-project/sglang/issues/36855",),
+    sources=(
+        "https://github.com/sgl-project/sglang/issues/3910",
+        "https://github.com/mmcdermott/MEDS_EIC_AR/pull/172",
+    ),
 )
 def test_eng_037(engine: EngineTarget) -> None:
     """A prompt longer than the context is refused with a message.

@@ -12,7 +12,7 @@ NAME = "gaugeblock/no-such-model"
     feature="chat",
     level="extended",
     bound="status 404 or another 4xx; a message in the body",
-    sources=("https://platform.openai.com/docs/guides/error-codes",),
+    sources=("https://github.com/sgl-project/sglang/issues/31404",),
 )
 def test_eng_038(engine: EngineTarget) -> None:
     """An unknown model is refused, not answered by whatever is loaded.

@@ -12,7 +12,7 @@ HUGE = 2**30  # beyond any vocabulary
     feature="token-ids",
     destructive=True,
     bound="status 4xx, never 5xx and never 200; a message in the body",
-    sources=("https://github.com/sgl-project/sglang/issues/9817",),
+    sources=("https://github.com/sgl-project/sglang/issues/27482",),
 )
 def test_eng_039(engine: EngineTarget) -> None:
     """A token id outside the vocabulary is refused with a message.

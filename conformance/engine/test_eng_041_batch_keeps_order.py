@@ -9,7 +9,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     "ENG-041",
     feature="native-generate",
     bound="exact: prompt counts and first tokens of the single requests",
-    sources=("https://github.com/vllm-project/vllm/issues/31210",),
+    sources=("https://platform.openai.com/docs/api-reference/completions/create",),
 )
 def test_eng_041(engine: EngineTarget) -> None:
     """A batch of texts is answered in its own order.

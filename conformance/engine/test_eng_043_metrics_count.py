@@ -10,7 +10,7 @@ from gaugeblock.fixtures.targets.engine import EngineTarget
     feature="metrics",
     level="extended",
     bound="exact: the counter of generated tokens rises by what the request generated",
-    sources=("https://github.com/sgl-project/sglang/issues/4987",),
+    sources=("https://github.com/vllm-project/vllm/pull/2802",),
 )
 def test_eng_043(engine: EngineTarget) -> None:
     """The metrics are in Prometheus' format and count the tokens that were generated.
