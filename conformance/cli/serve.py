@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import click
 
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.serve import serve_engine, serve_router
+
+PORT = click.IntRange(0, 65535)
+
+
+def start(part: Callable[[dict[str, Any]], None], fields: dict[str, Any]) -> None:
+    """Serve until SIGTERM or Ctrl-C; what the reference says of a bad option is one line, not a traceback."""
+    try:
+        part(fields)
+    except ValueError as error:  # a field out of range: the message names the legal values
+        raise KitError(str(error)) from error
+    except OSError as error:  # the address is taken, or a file cannot be read
+        raise EnvironmentFault(str(error)) from error
 
 
 @click.group()
@@ -19,7 +35,7 @@ def serve() -> None:
 @click.option("--model", metavar="PATH", help="A Hugging Face folder of the Llama architecture; default: tiny-llama.")
 @click.option("--served-model-name", metavar="NAME", help="The name in /v1/models; default: the folder's name.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=30000, show_default=True)
+@click.option("--port", type=PORT, default=30000, show_default=True)
 @click.option("--page-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Tokens a page.")
 @click.option("--max-total-tokens", type=click.IntRange(1), default=16384, show_default=True, help="KV pool size.")
 @click.option("--chunked-prefill-size", type=click.IntRange(1), default=64, show_default=True, help="Tokens a step.")
@@ -28,14 +44,21 @@ def serve() -> None:
 def engine(model: str | None, api_key_env: str, **fields: object) -> None:
     """Serve the reference engine: SGLang's native API and OpenAI's."""
     path = model or str(resources.files("gaugeblock.golden").joinpath("tiny-llama"))
-    serve_engine({**fields, "model_path": path, "api_key": os.environ.get(api_key_env)})
+    if importlib.util.find_spec("torch") is None:
+        raise EnvironmentFault("the reference engine needs torch: pip install 'gaugeblock[embedded]'")
+    from gaugeblock.reference.engine.errors import ModelError
+
+    try:
+        start(serve_engine, {**fields, "model_path": path, "api_key": os.environ.get(api_key_env)})
+    except ModelError as error:
+        raise KitError(str(error)) from error
 
 
 @serve.command()
 @click.option("--worker-url", "worker_urls", multiple=True, required=True, metavar="URL", help="Repeat for several.")
 @click.option("--policy", default="cache_aware", show_default=True, metavar="NAME")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=30100, show_default=True)
+@click.option("--port", type=PORT, default=30100, show_default=True)
 def router(**fields: object) -> None:
     """Serve the reference router in front of running workers."""
-    serve_router(dict(fields))
+    start(serve_router, dict(fields))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 
 from gaugeblock.reference.router.app import RouterApp
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.front import ClientConnection, Limits
-
-log = logging.getLogger(__name__)
 
 
 class RouterServer:
@@ -87,7 +84,8 @@ async def _run(config: RouterConfig, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with RouterServer(config, host, port) as server:
-        log.info("router listens on http://%s:%d, policy %s", host, server.port, config.policy)
+        workers = f"{len(config.worker_urls)} workers"
+        print(f"gaugeblock router ready on http://{host}:{server.port} policy {config.policy}, {workers}", flush=True)
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends the drain at once
