@@ -63,8 +63,6 @@ class KitSession:
         session.run.targets = config.stash[TARGETS]
         return session
 
-    # -- hooks, in pytest's order -------------------------------------------------------------------------------------
-
     def pytest_sessionstart(self) -> None:
         """Plant a fault that lives in this process before any check module binds what it patches."""
         if self.options.fault and find_fault(self.options.fault).place == "process":

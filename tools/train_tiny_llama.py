@@ -42,8 +42,6 @@ TEMPLATE = (
 MIX = {"text": 0.4, "repeat": 0.35, "chat": 0.25}
 Row = list[int]
 
-# ---- tokenizer: token id == byte value, then the special tokens
-
 
 def byte_letters() -> dict[int, str]:
     """Return GPT-2's printable letter for each byte, which the ByteLevel pre-tokenizer writes."""
@@ -63,9 +61,6 @@ def build_tokenizer() -> Tokenizer:
         single="<|bos|> $A", pair="<|bos|> $A <|bos|> $B", special_tokens=[("<|bos|>", BOS)]
     )
     return tokenizer
-
-
-# ---- data
 
 
 def stdlib_files() -> list[tuple[str, str]]:
@@ -284,9 +279,6 @@ def build_data(seed: int, rows: int, length: int, workers: int) -> torch.Tensor:
     return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))]
 
 
-# ---- model and training
-
-
 def config() -> LlamaConfig:
     """Return the architecture."""
     return LlamaConfig(
@@ -356,9 +348,6 @@ def train(args: argparse.Namespace, model: LlamaForCausalLM, device: str) -> dic
                 f"step {step} loss {loss.item():.3f} {(time.monotonic() - start) / step * 1e3:.0f} ms/step", flush=True
             )
     return {"steps": step, "training_seconds": round(time.monotonic() - start, 1), "epochs_of_short_rows": epoch + 1}
-
-
-# ---- evaluation and saving
 
 
 @torch.inference_mode()
@@ -501,13 +490,10 @@ def main() -> None:
     model.to(torch.bfloat16).float().eval()  # judge the weights as saved
     torch.set_float32_matmul_precision("highest")
     report = evaluate(model, args.eval_rows, device)
-    print(json.dumps(report))
     save_tokenizer(args.out)
     save_held_out(args.out)
     save_model(args.out, model.cpu())
     save_provenance(args.out, args, device, run, report)
-    size = (args.out / "model.safetensors").stat().st_size
-    print(f"saved {args.out}: {size} bytes of weights", file=sys.stderr)
 
 
 if __name__ == "__main__":

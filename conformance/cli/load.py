@@ -158,13 +158,13 @@ def show(run: LoadRun, console: Console, title: str) -> None:
             f"{title}: {m.completed} of {m.requests} requests in {m.seconds:.1f} s, {m.rps:.1f} requests/s, "
             f"{m.output_tokens_per_s:.0f} output tokens/s"
         )
-        table = Table("ms", "mean", "p50", "p95", "p99")
+        table = Table("ms", "mean", "p50", "p95", "p99", box=None, pad_edge=False, header_style="dim")
         for metric in LATENCIES:
             cells = (m.latencies[metric].get(name) for name in ("mean", "p50", "p95", "p99"))
             table.add_row(metric, *("-" if value is None else f"{value * 1e3:.1f}" for value in cells))
         console.print(table)
     if run.judgements:
-        table = Table("limit", "measured", "", "")
+        table = Table("limit", "measured", "", "", box=None, pad_edge=False, header_style="dim")
         for j in run.judgements:
             measured = j.slo.show(j.measured) if j.measured != float("inf") else "nothing"
             table.add_row(j.slo.text, measured, VERDICTS[j.met, j.disputed], j.why)
