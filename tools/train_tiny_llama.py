@@ -16,7 +16,6 @@ import math
 import multiprocessing
 import platform
 import random
-import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
