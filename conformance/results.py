@@ -10,7 +10,7 @@ import pytest
 
 from gaugeblock.conformance.check import Check
 from gaugeblock.conformance.outcome import NotRun, Outcome, worst
-from gaugeblock.fixtures.errors import EnvironmentFault
+from gaugeblock.fixtures.errors import KitError
 
 MESSAGE_LIMIT = 4000  # characters of a failure message kept in the verdict
 
@@ -62,7 +62,7 @@ def describe(error: BaseException) -> str:
     for leaf in _leaves(error):
         # Behind an assertion's own message pytest repeats the comparison: said already, with the values.
         text = str(leaf).strip().partition("\nassert ")[0]
-        known = isinstance(leaf, AssertionError | pytest.fail.Exception | EnvironmentFault)
+        known = isinstance(leaf, AssertionError | pytest.fail.Exception | KitError)
         parts.append(text if known and text else f"{type(leaf).__name__}: {text}")
         parts += getattr(leaf, "__notes__", [])
     message = "\n".join(parts)

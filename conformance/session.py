@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
 from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, prepare_out, write_outputs
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetGone, legal_name
+from gaugeblock.fixtures.errors import KitError, TargetGone, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, planted
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.probe import FEATURES as ENGINE_FEATURES
@@ -127,7 +128,7 @@ class KitSession:
             return report
         result = self.run.result(check, target_of(item))
         result.seconds += call.duration
-        if call.excinfo is not None and isinstance(call.excinfo.value, EnvironmentFault):
+        if call.excinfo is not None and isinstance(call.excinfo.value, KitError):  # no check can go on from there
             self.run.abort = describe(call.excinfo.value)
             item.session.shouldstop = self.run.abort
         if call.excinfo is not None and isinstance(call.excinfo.value, TargetGone) and has_target(item):
@@ -225,11 +226,22 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
             legal_name("feature", claim, features)
     if options.fault:
         find_fault(options.fault)
+    if options.kernels and not _importable(options.kernels):
+        raise KitError(
+            f"no module {options.kernels!r} to hold to the kernel contracts: is it installed, or on PYTHONPATH?"
+        )
     if options.router_cmd:
         command_launcher(options.router_cmd, options.claims)
     if options.router_name:
         legal_name("router", options.router_name, LAUNCHERS)
     return options, selection
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent package is missing, or the name is none
+        return False
 
 
 def check_of(item: pytest.Item) -> Check | None:

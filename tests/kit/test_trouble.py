@@ -74,6 +74,7 @@ def answer(status, body, kind="application/json"):
         (["verify", "--timeout", "-1"], ["must be positive"]),
         (["verify", "--router", "smgg"], ["unknown router 'smgg'", "Did you mean 'smg'", "sglang-router"]),
         (["verify", "--router-cmd", "mine --port 1"], ["the router command needs {port}"]),
+        (["verify", "--kernels", "no.such.ops"], ["no module 'no.such.ops'", "PYTHONPATH"]),
         (["verify", "--claim", "chatt"], ["unknown feature 'chatt'", "Did you mean 'chat'"]),
         (["verify", "--nope"], ["No such option"]),
         (["serve", "engine", "--model", "nowhere"], ["no model folder", "config.json"]),
