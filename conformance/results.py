@@ -17,7 +17,7 @@ MESSAGE_LIMIT = 4000  # characters of a failure message kept in the verdict
 
 @dataclass
 class Result:
-    """What one check came to on one target. ``expected_failure`` is the user's reason, if the failure was expected."""
+    """What one check came to on one target. ``expected_failure`` is the user's reason to expect that it fails."""
 
     check: Check
     target: str

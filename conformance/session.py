@@ -142,22 +142,23 @@ class KitSession:
         return report
 
     def _settle(self, result: Result) -> None:
+        """Take in one finished run of a check; others with other parameters may follow."""
         check = result.check
-        expected = self.selection.expected_failures.get(check.id)
-        if expected is not None:
-            if result.outcome is Outcome.PASSED:
-                result.add(
-                    Outcome.FAILED, f"passes, but is listed as an expected failure ({expected}): remove the line"
-                )
-            elif result.outcome is Outcome.FAILED:
-                result.expected_failure = expected
-        if check.feature in self.options.claims and result.outcome in (Outcome.UNSUPPORTED, Outcome.SKIPPED):
-            result.add(Outcome.FAILED, f"the feature {check.feature!r} is claimed, but the check did not run")
-            result.outcomes = [Outcome.FAILED]
+        result.expected_failure = self.selection.expected_failures.get(check.id)
         if check.gate and result.outcome in (Outcome.FAILED, Outcome.ERROR):
             self.run.failed_gates[(check.layer, result.target)] = check.id
         if self.progress is not None and self.run.abort is None:
             self.progress.finished(result)
+
+    def _conclude(self, result: Result) -> None:
+        """Hold a check, all its runs done, against what the user expects and claims of it."""
+        feature, expected = result.check.feature, result.expected_failure
+        if result.outcome is Outcome.PASSED and expected is not None:
+            result.expected_failure = None
+            result.add(Outcome.FAILED, f"passes, but is listed as an expected failure ({expected}): remove the line")
+        if feature in self.options.claims and result.outcome in (Outcome.UNSUPPORTED, Outcome.SKIPPED):
+            result.outcomes = []
+            result.add(Outcome.FAILED, f"the feature {feature!r} is claimed, but the check did not run")
 
     def pytest_keyboard_interrupt(self) -> None:
         """Remember that the run was cut short."""
@@ -171,6 +172,8 @@ class KitSession:
         if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             self.run.abort = self.run.abort or "pytest failed internally; its traceback is above"
         self.run.seconds = time.monotonic() - self.run.started
+        for result in self.run.finished():
+            self._conclude(result)
         verdict = build_verdict(self.run)
         if self.out is not None:
             write_outputs(verdict, self.out)

@@ -144,7 +144,7 @@ def _check(result: Result, options: TargetOptions) -> dict[str, Any]:
         "level": check.level,
         "target": result.target,
         "outcome": str(result.outcome),
-        "expected_failure": result.expected_failure,
+        "expected_failure": result.expected_failure if result.outcome is Outcome.FAILED else None,
         "seconds": round(result.seconds, 3),
         "message": "\n".join(result.messages),
         "explanation": check.explanation,

@@ -97,11 +97,39 @@ def test_lowest_failing_layer_is_named(kit):
     assert verdict["first_failing_layer"] == "prefill"
 
 
-def test_expected_failures_are_strict(kit, pytester):
+def parametrize(pytester, name, values):
+    """Give a written check one variant a value."""
+    path = next(pytester.path.glob(f"*/{name}"))
+    text = path.read_text().replace("\ndef test_", f"\n@pytest.mark.parametrize('value', {values})\ndef test_")
+    path.write_text(text.replace("():", "(value):"))
+
+
+def test_an_expected_failure_does_not_fail_the_run(kit, pytester):
+    kit.write("kernels", "KER-001", "assert value != 1, 'one'")
+    parametrize(pytester, "test_ker_001_made.py", [0, 1, 2])
+    kit.write("kernels", "KER-002", "assert True")
+    pytester.path.joinpath("known.txt").write_text("# reported upstream\n\nKER-001: known, issue 7\n")
+    run, verdict = kit.run("--gb-expected-failures", "known.txt")
+    assert verdict["result"] == "conformant"
+    assert verdict["checks"][0]["outcome"] == "failed"
+    assert verdict["checks"][0]["expected_failure"] == "known, issue 7"
+    assert run.ret == 0
+
+
+def test_an_expected_failure_that_passes_fails_the_run(kit, pytester):
+    kit.write("kernels", "KER-001", "assert True")
+    pytester.path.joinpath("known.txt").write_text("KER-001: known, issue 7\n")
+    run, verdict = kit.run("--gb-expected-failures", "known.txt")
+    assert verdict["result"] == "nonconformant"
+    assert "passes, but is listed as an expected failure (known, issue 7)" in verdict["checks"][0]["message"]
+    assert run.ret == 1
+
+
+def test_an_expected_failure_of_an_unknown_check_is_refused(kit, pytester):
     kit.write("kernels", "KER-901", "assert False")
-    pytester.path.joinpath("xfail.txt").write_text("KER-901: known, reported upstream\n")
-    run, verdict = kit.run("--gb-expected-failures", "xfail.txt")
-    assert run.ret == 2, "KER-901 is not in the shipped catalogue, so the file names an unknown check"
+    pytester.path.joinpath("known.txt").write_text("KER-901: known\n")
+    run, verdict = kit.run("--gb-expected-failures", "known.txt")
+    assert run.ret == 2
     assert verdict is None
     run.stderr.fnmatch_lines(["*unknown check 'KER-901'*Legal:*"])
 
@@ -113,10 +141,13 @@ def test_skip_needs_a_reason(kit):
     run.stderr.fnmatch_lines(["*a skip needs a reason*"])
 
 
-def test_claimed_feature_that_does_not_run_is_a_failure(kit):
-    kit.write("kernels", "KER-901", "unsupported('not here')", feature="softmax")
-    run, verdict = kit.run("--gb-claim", "softmax")
+def test_claimed_feature_that_does_not_run_is_a_failure(kit, pytester):
+    kit.write("kernels", "KER-901", "unsupported('not here')", feature="chat")
+    kit.write("kernels", "KER-902", "unsupported('not this one') if value else None", feature="chat")
+    parametrize(pytester, "test_ker_902_made.py", [0, 1])
+    run, verdict = kit.run("--gb-claim", "chat")
     assert outcome(verdict, "KER-901") == "failed"
+    assert outcome(verdict, "KER-902") == "passed", "one variant is unsupported, the feature is there"
     assert run.ret == 1
 
 
