@@ -72,7 +72,7 @@ class Terminal:
     def summary(self, verdict: dict[str, Any], out: str | None) -> None:
         """Print layers, failures with evidence and reproduction, and the result as the last line."""
         print_ = self.console.print
-        if any(check["message"] != verdict["message"] for check in verdict["checks"]):
+        if any(not _is_last_word(check, verdict) for check in verdict["checks"]):
             print_(self._layers(verdict))
         self._several(verdict, ("failed", "error"), self._failure)
         self._several(verdict, ("inconclusive", "skipped"), self._note)
@@ -104,7 +104,7 @@ class Terminal:
 
     def _several(self, verdict: dict[str, Any], outcomes: tuple[str, ...], show: Any) -> None:
         for check in verdict["checks"]:
-            if check["outcome"] in outcomes and check["message"] != verdict["message"]:  # that one is the last word
+            if check["outcome"] in outcomes and not _is_last_word(check, verdict):
                 show(check)
 
     def _failure(self, check: dict[str, Any]) -> None:
@@ -133,3 +133,8 @@ class Terminal:
             what = ids or f"{number} checks"
             reason = message.removeprefix(f"{outcome}: ")
             self.console.print(f"[{colour}]{outcome}[/] {what}: {escape(reason)}", soft_wrap=True)
+
+
+def _is_last_word(check: dict[str, Any], verdict: dict[str, Any]) -> bool:
+    """Whether a check only says what ended the run: that is said once, as the verdict's message."""
+    return not verdict["footer"]["complete"] and check["message"] == verdict["message"]

@@ -62,9 +62,22 @@ def test_terminal_names_failures_once_and_ends_with_the_result(verdict, capsys):
     terminal.summary(verdict, None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "result: nonconformant"
+    assert lines[1].split()[:2] == ["kernels", "passed"]
     text = "\n".join(lines)
     assert "first failing layer: engine" in text
     assert "expected <b>4</b>, got [red]5[/red]" in text
     assert text.count("ENG-001 Title") == 1
     assert "blocked ENG-002, ENG-003: the gate ENG-001 failed" in text
     assert "gaugeblock verify --check ENG-001 --engine-url http://127.0.0.1:9" in text
+
+
+def test_terminal_of_a_conformant_run_is_the_layers_and_the_result(capsys):
+    run = Run(TargetOptions(), Selection())
+    run.result(made_check("KER-001", "kernels"), "").add(Outcome.PASSED, "")
+    terminal = Terminal()
+    terminal.console = Console(width=120, highlight=False)
+    terminal.summary(build_verdict(run), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["layer", "outcome", "passed", "seconds"]
+    assert lines[1].split() == ["kernels", "passed", "1", "0.0"]
+    assert lines[-1] == "result: conformant"
