@@ -79,7 +79,7 @@ def run(url: str, out: Path, *words: str) -> tuple[subprocess.CompletedProcess[s
 
 def test_an_unreachable_engine_exits_4(tmp_path: Path) -> None:
     if envs.find("genai-bench") is None:
-        pytest.skip("run gaugeblock env install genai-bench")
+        pytest.skip(reason="genai-bench is not installed: run gaugeblock env install genai-bench")
     done = gaugeblock("--engine-url", "http://127.0.0.1:9", "--out", tmp_path)
     assert done.returncode == 4
     assert "nothing listens" in done.stderr
