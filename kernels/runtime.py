@@ -4,14 +4,15 @@ Every kernel file takes ``jit`` and ``tl`` from here, never from Triton itself, 
 decoration: without a GPU this module sets ``TRITON_INTERPRET=1`` before the first kernel is decorated. A value that the
 user has set stays (``TRITON_INTERPRET=1`` on a GPU machine means the interpreter). It does not matter whether somebody
 imported Triton before: kernels avoid the few functions of ``tl`` that are themselves decorated at Triton's import
-(``tl.sum``, ``tl.cdiv``, ``tl.sigmoid``) and use ``tl.reduce`` with :data:`add` instead.
+(``tl.sum``, ``tl.cdiv``, ``tl.sigmoid``) and use ``tl.reduce`` with :data:`add` or :data:`maximum` instead.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ if not torch.cuda.is_available():
 import triton
 import triton.language as tl
 
-__all__ = ["DEVICE", "INTERPRETED", "add", "jit", "next_power_of_two", "quiet", "tl"]
+__all__ = ["DEVICE", "INTERPRETED", "add", "jit", "maximum", "next_power_of_two", "quiet", "tl"]
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in the interpreter: slowly, one program after the other, on CPU tensors."""
@@ -37,6 +38,9 @@ jit: Callable[[Callable[..., Any]], Any] = triton.jit
 add = tl.standard._sum_combine
 """The combination of ``tl.reduce`` that the interpreter recognises and hands to numpy as one sum."""
 
+maximum = tl.standard._elementwise_max
+"""The same for a maximum, which passes over NaN as the hardware's does."""
+
 
 def next_power_of_two(n: int) -> int:
     """Return the smallest power of two ≥ ``n`` (≥ 1): Triton's tiles have such sides."""
@@ -44,5 +48,12 @@ def next_power_of_two(n: int) -> int:
 
 
 def quiet() -> AbstractContextManager[Any]:
-    """Return a context for launches: interpreted arithmetic overflows to infinity as silently as the hardware's."""
-    return np.errstate(all="ignore") if INTERPRETED else nullcontext()
+    """Return a context for launches: interpreted arithmetic overflows, and finds only NaN, as silently as hardware."""
+    return _silent() if INTERPRETED else nullcontext()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)  # a maximum of nothing but NaN
+        yield
