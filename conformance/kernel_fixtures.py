@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,17 +19,22 @@ REMEDY = "the kernels need torch and triton: pip install 'gaugeblock[gpu]'"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each kernel check once an op; a check module that lists ``OPS`` is about those alone."""
+    """Run each kernel check once an op; a check module with ``OPS`` or ``applies(op)`` is about those alone."""
     if "op_name" not in metafunc.fixturenames:
         return
     try:
         from gaugeblock.kernels.contract import load_contracts
 
-        names = list(load_contracts())
+        names = [name for name, op in load_contracts().items() if concerns(metafunc.module, op)]
     except ModuleNotFoundError:
         names = ["none"]
-    chosen = getattr(metafunc.module, "OPS", names)
-    metafunc.parametrize("op_name", [name for name in names if name in chosen or name == "none"])
+    metafunc.parametrize("op_name", names)
+
+
+def concerns(module: ModuleType, op: Op) -> bool:
+    """Whether the check in a module is about an op: all are, unless ``OPS`` or ``applies(op)`` there says otherwise."""
+    applies: Callable[[Op], bool] = getattr(module, "applies", lambda op: True)
+    return op.name in getattr(module, "OPS", [op.name]) and applies(op)
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,15 @@ def _add_rmsnorm_kernel(
     tl.store(y_ptr + row * y_stride + col, y, mask=inside)
 
 
-def tile(hidden: int) -> tuple[int, int, int]:
-    """Return rows a program, columns a program and warps, from the row length alone.
+Config = tuple[int, int]
+"""Rows a program, and warps; a program always holds whole rows."""
+
+CONFIGS: tuple[Config, ...] = tuple((rows, warps) for rows in (1, 4, 16) for warps in (1, 2, 4, 8, 16, 32))
+"""Every tile that ``config_for`` may choose, and its neighbours."""
+
+
+def config_for(hidden: int) -> Config:
+    """Return rows a program and warps, from the row length alone.
 
     The order of a row's sum follows from these three. They must not depend on the number of rows, or a request's
     result would change with its batch; hence no autotuning over the batch. One row a program; 4 to 16 warps are equally
@@ -80,7 +87,7 @@ def tile(hidden: int) -> tuple[int, int, int]:
     cols = next_power_of_two(hidden)
     rows = max(1, (16384 if INTERPRETED else 1024) // cols)
     size = rows * cols
-    return rows, cols, min(max(size // 512, 1), 8) if size <= 8192 else min(size // 1024, 32)
+    return rows, min(max(size // 512, 1), 8) if size <= 8192 else min(size // 1024, 32)
 
 
 def add_rmsnorm(
@@ -91,11 +98,13 @@ def add_rmsnorm(
     *,
     out: torch.Tensor | None = None,
     residual_out: torch.Tensor | None = None,
+    config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ``(y, residual')``, both of the shape and dtype of ``x``.
 
     ``x``, ``residual``: ``[…, hidden]``, fp32, fp16 or bf16; ``weight``: ``[hidden]``, all of one dtype. ``out`` and
     ``residual_out`` take the results; ``out`` may be ``x``, ``residual_out`` may be ``residual``.
+    ``config`` replaces :func:`config_for`.
 
     Raises:
         Refused: shapes, dtypes, devices or strides that the op does not take; ``eps`` ≤ 0.
@@ -114,17 +123,23 @@ def add_rmsnorm(
     if not eps > 0:
         raise Refused(f"eps is {eps}, must be positive: a row of zeros would divide by zero")
     y, total = output_rows("out", out), output_rows("residual_out", residual_out)
-    _launch(input_rows(x), input_rows(residual), weight.contiguous(), y, total, eps)
+    _launch(input_rows(x), input_rows(residual), weight.contiguous(), y, total, eps, config or config_for(hidden))
     return out, residual_out
 
 
 def _launch(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, y: torch.Tensor, total: torch.Tensor, eps: float
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    y: torch.Tensor,
+    total: torch.Tensor,
+    eps: float,
+    config: Config,
 ) -> None:
     rows, hidden = x.shape
     if rows == 0:
         return
-    tile_rows, tile_cols, warps = tile(hidden)
+    tile_rows, warps = config
     with quiet():
         _add_rmsnorm_kernel[(-(-rows // tile_rows),)](
             x,
@@ -140,7 +155,7 @@ def _launch(
             hidden,
             eps,
             ROWS=tile_rows,
-            COLS=tile_cols,
+            COLS=next_power_of_two(hidden),
             num_warps=warps,
         )
 
@@ -159,7 +174,14 @@ def make(rows: int, hidden: int, dtype: torch.dtype, seed: int = 0, kind: str = 
     residual = fill("normal" if kind == "offset" else kind, rows, hidden, dtype, 3 * seed + 1)
     weight = (1 + 0.5 * normal(1, hidden, 3 * seed + 2)[0]).to(dtype)
     label = f"add_rmsnorm {rows}×{hidden} {dtype} {kind} seed {seed}"
-    return Case(label, {"x": x, "residual": residual, "weight": weight}, {"eps": 1e-6})
+    return Case(label, dtype, {"x": x, "residual": residual, "weight": weight}, {"eps": 1e-6})
+
+
+def workload(device: str, dtype: torch.dtype, *, rows: int, hidden: int) -> Case:
+    """Return random inputs made on the device, for timing."""
+    x, residual = (torch.randn(rows, hidden, dtype=dtype, device=device) for _ in range(2))
+    inputs = {"x": x, "residual": residual, "weight": torch.randn(hidden, dtype=dtype, device=device)}
+    return Case(f"add_rmsnorm {rows}×{hidden}", dtype, inputs, {"eps": 1e-6})
 
 
 def oracle(case: Case) -> Tensors:
@@ -182,19 +204,35 @@ def bound(case: Case, expected: Tensors) -> Tensors:
     }
 
 
+def bytes_moved(case: Case) -> int:
+    """Return the bytes of ``x``, ``residual`` and the two results, and of the weight once."""
+    x = case.inputs["x"]
+    return (4 * x.numel() + x.shape[-1]) * x.itemsize
+
+
+def flops(case: Case) -> int:
+    """Return additions, products, and one root, division and sum of epsilon a row."""
+    x = case.inputs["x"]
+    return 5 * x.numel() + 3 * (x.numel() // x.shape[-1])
+
+
 CONTRACT = Op(
     name="add_rmsnorm",
     signature="add_rmsnorm(x, residual, weight, eps=1e-6, *, out=None, residual_out=None) -> (y, residual)",
     make=make,
+    workload=workload,
     oracle=oracle,
     bound=bound,
     exact=("residual",),
     outs={"y": "out", "residual": "residual_out"},
     in_place={"out": "x", "residual_out": "residual"},
     dtypes=DTYPES,
-    max_hidden=MAX_HIDDEN,
+    row_inputs=("x", "residual"),
+    tied=("x", "residual", "weight"),
+    leading=True,
+    configs=CONFIGS,
     eager=eager,
     kernel=add_rmsnorm,
-    bytes_moved=lambda rows, hidden, itemsize: (4 * rows + 1) * hidden * itemsize,
-    flops=lambda rows, hidden: rows * (5 * hidden + 3),
+    bytes_moved=bytes_moved,
+    flops=flops,
 )

@@ -16,6 +16,10 @@ class Refused(ValueError):
     """An op was called with tensors that it does not take; nothing was launched, nothing was written."""
 
 
+class Unclaimed(Exception):  # it says what it is: no failure, a form of the op that is not offered
+    """The implementation does not offer the op in this form (a dtype, a variant): nothing is said about it."""
+
+
 def require_like(reference: str, tensors: dict[str, torch.Tensor]) -> None:
     """Refuse tensors that differ from ``tensors[reference]`` in dtype or device, or are of a dtype that no op takes."""
     expected = tensors[reference]

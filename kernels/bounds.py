@@ -52,8 +52,10 @@ def budget_used(result: torch.Tensor, oracle: torch.Tensor, bound: torch.Tensor)
     """Return |result − oracle| ÷ bound for each element; above 1 is out of bound, NaN never is within.
 
     Where the oracle rounds to infinity in the result's dtype, that infinity is free of error and everything finite is
-    judged as it stands. An error of 0 against a bound of 0 uses nothing.
+    judged as it stands. An error of 0 against a bound of 0 uses nothing. Integers must be equal.
     """
+    if not result.is_floating_point():
+        return torch.where(result == oracle, 0.0, math.inf)
     exact = result.to(torch.float64)
     largest = torch.finfo(result.dtype).max
     overflows = oracle.abs() + bound >= largest + 0.5 * ulp(torch.tensor(largest), result.dtype)

@@ -6,22 +6,23 @@ functions have the names and signatures of the contracts; it is held to the same
 
 The rules that hold for every op:
 
-- inputs may have any leading dimensions and any strides; an op that cannot take some refuses them with an error that
-  names the argument. Nothing is broadcast. No autograd.
+- inputs may have any strides, and any leading dimensions where the op says so (``Op.leading``); an op that cannot take
+  some refuses them with an error that names the argument. Nothing is broadcast. No autograd.
 - results are new tensors, or are written into the keyword arguments ``out…``; every element is written. Inputs stay
   unchanged, unless one is itself passed as the output that may take its place (``Op.in_place``).
 - one rounding to the output dtype at the end; all before it in fp32, except what the op's docstring states.
-- finite inputs; NaN or infinity in one row reach no other row.
-- the result of a row depends on no other row, on the number of rows, or on earlier calls.
+- finite inputs, except where the op defines more; NaN or infinity in one row reach no other row.
+- the result of a row depends on no other row and on no earlier call; whether it may depend on the number of rows is the
+  op's ``invariance``.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,45 +31,120 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """One call: input tensors on the CPU in the order of the signature, and the scalar keyword arguments."""
+    """One call: input tensors in the order of the signature, and the keyword arguments.
+
+    ``dtype`` is the floating dtype under test: that of the outputs (integer outputs have the oracle's).
+    """
 
     label: str
+    dtype: torch.dtype
     inputs: Tensors
-    params: dict[str, float] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the first input, which is that of the outputs."""
-        return next(iter(self.inputs.values())).dtype
+    def to(self, device: str) -> Case:
+        """Return the case with fresh copies of its inputs on a device."""
+        inputs = {name: tensor.to(device, copy=True) for name, tensor in self.inputs.items()}
+        return Case(self.label, self.dtype, inputs, self.params)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the checks pass as ``size`` of ``Op.make``: a row's length, a context's length, a head's dimension.
+
+    ``step``: a legal size is a multiple of it. The four are small and even, odd (or the nearest legal), usual, and just
+    past a power of two.
+    """
+
+    small: int = 64
+    odd: int = 63
+    usual: int = 1000
+    long: int = 4097
+    step: int = 1
 
 
 @dataclass(frozen=True)
 class Op:
     """A fused op and everything needed to judge and time an implementation of it.
 
-    ``make(rows, hidden, dtype, seed, kind)`` returns a :class:`Case`; kinds: :func:`gaugeblock.kernels.cases.fill`.
-    ``oracle(case)`` returns float64 outputs by name, computed from the inputs as they are already rounded.
-    ``bound(case, oracle)`` returns the allowed absolute error of each element of each output, float64.
-    ``exact`` names the outputs that must equal the rounded oracle bit for bit.
-    ``outs`` maps each output to its keyword argument, ``in_place`` such a keyword to the input it may overwrite.
-    ``bytes_moved(rows, hidden, itemsize)`` counts each input read once and each output written once;
-    ``flops(rows, hidden)`` counts additions, products and special functions.
+    Data. ``make(rows, size, dtype, seed, kind, **variant)`` returns a :class:`Case` on the CPU: ``rows`` independent
+    rows (tokens, requests), ``kind`` one of ``kinds`` (of :func:`gaugeblock.kernels.cases.fill`, or the op's own),
+    ``variant`` one of ``variants``, the first of which is the default. ``workload(device, dtype, **shape)`` returns
+    random inputs made on the device, for timing.
+
+    Judgement. ``oracle(case)`` returns float64 outputs by name (integer outputs as they must be), computed from the
+    inputs as they are already rounded, on the inputs' device. ``bound(case, oracle)`` returns the allowed absolute
+    error of each element of each output, float64. ``exact`` names the outputs that must equal the rounded oracle bit
+    for bit.
+
+    Form. ``outs`` maps each output to its keyword argument, ``in_place`` such a keyword to the input it may overwrite;
+    ``leading``: inputs take any leading dimensions. ``row_inputs`` have one entry a row in their first dimension, the
+    others are shared; ``tied`` have a last dimension that another input or a parameter fixes. ``take(case, start,
+    stop)`` returns the case of some rows and where they lie in the first dimension of the outputs. ``invariance``:
+    ``rows``, a row's bits depend on nothing but the row; ``contents``, they may depend on the number of rows (another
+    tile or library call for another batch size), never on what the other rows hold.
+
+    ``integer``: the outputs are integers. NaN in a row's first floating input shows in
+    ``nan_outputs``.
+
+    ``paged``: the inputs ``k_cache`` and ``v_cache`` are paged and ``block_table`` says where. ``configs`` are all tile
+    configurations that the op may launch; ``kernel`` takes one as ``config``.
+
+    Cost. ``bytes_moved(case)`` counts each input read once and each output written once; ``flops(case)`` counts
+    additions, products and special functions. ``eager`` is PyTorch's unfused composition; ``kernel`` the reference.
     """
 
     name: str
     signature: str
-    make: Callable[[int, int, torch.dtype, int, str], Case]
+    make: Callable[..., Case]
+    workload: Callable[..., Case]
     oracle: Callable[[Case], Tensors]
     bound: Callable[[Case, Tensors], Tensors]
-    exact: tuple[str, ...]
     outs: dict[str, str]
-    in_place: dict[str, str]
     dtypes: tuple[torch.dtype, ...]
-    max_hidden: int
+    row_inputs: tuple[str, ...]
     eager: Callable[..., Any]
     kernel: Callable[..., Any]
-    bytes_moved: Callable[[int, int, int], int]
-    flops: Callable[[int, int], int]
+    bytes_moved: Callable[[Case], int]
+    flops: Callable[[Case], int]
+    kinds: tuple[str, ...] = ("normal", "small", "scaled", "offset", "denormal", "large", "zeros")
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+    sizes: Sizes = Sizes()
+    exact: tuple[str, ...] = ()
+    in_place: dict[str, str] = field(default_factory=dict)
+    tied: tuple[str, ...] = ()
+    leading: bool = False
+    invariance: Literal["rows", "contents"] = "rows"
+    paged: bool = False
+    integer: bool = False
+    configs: tuple[Any, ...] = ()
+    take: Callable[[Case, int, int], tuple[Case, slice]] | None = None
+
+    @property
+    def nan_outputs(self) -> tuple[str, ...]:
+        """The outputs in which NaN of a row's first floating input must show."""
+        return () if self.integer else tuple(self.outs)[:1]
+
+    def rows(self, case: Case, start: int, stop: int) -> tuple[Case, slice]:
+        """Return the case of rows ``start``…``stop − 1`` and where they lie in the outputs."""
+        if self.take is not None:
+            return self.take(case, start, stop)
+        inputs = {name: t[start:stop] if name in self.row_inputs else t for name, t in case.inputs.items()}
+        label = f"{case.label} rows {start}…{stop - 1}"
+        return Case(label, case.dtype, inputs, case.params), slice(start, stop)
+
+    def cases(self, rows: int, size: int, seed: int, kind: str = "normal") -> Iterator[Case]:
+        """Yield the case of every dtype and variant; nothing for a kind that the op does not define."""
+        if kind in self.kinds:
+            for dtype in self.dtypes:
+                for variant in self.variants:
+                    yield self.make(rows, size, dtype, seed, kind, **variant)
+
+    def some_cases(self, rows: int, size: int, seed: int, kind: str = "normal") -> Iterator[Case]:
+        """Yield one case a dtype, the variants in turn; nothing for a kind that the op does not define."""
+        if kind in self.kinds:
+            for i in range(max(len(self.dtypes), len(self.variants))):
+                dtype, variant = self.dtypes[i % len(self.dtypes)], self.variants[i % len(self.variants)]
+                yield self.make(rows, size, dtype, seed, kind, **variant)
 
     def named(self, result: Any) -> Tensors:
         """Return what an implementation returned as tensors by output name.

@@ -27,20 +27,23 @@ def bad_calls(op: Op, case: Case, *, with_outs: bool) -> Iterator[BadCall]:
     """
     inputs = case.inputs
     first = next(iter(inputs))
+    rows = inputs[first].shape[0]
     other = torch.float16 if case.dtype != torch.float16 else torch.float32
     yield BadCall(first, "int32", {**inputs, first: inputs[first].to(torch.int32)}, {})
     yield BadCall(first, "without dimensions", {**inputs, first: inputs[first].flatten()[0]}, {})
-    yield BadCall(first, "one column short", {**inputs, first: inputs[first][..., :-1]}, {})
     for name, tensor in inputs.items():
-        if name == first:
-            continue
-        yield BadCall(name, f"{other} beside {case.dtype}", {**inputs, name: tensor.to(other)}, {})
-        yield BadCall(name, "one column short", {**inputs, name: tensor[..., :-1]}, {})
-        yield BadCall(name, "of size 1, to be broadcast", {**inputs, name: tensor[:1]}, {})
+        if tensor.is_floating_point() and name != first:
+            yield BadCall(name, f"{other} for {tensor.dtype}", {**inputs, name: tensor.to(other)}, {})
+        if name in op.tied:
+            yield BadCall(name, "one column short", {**inputs, name: tensor[..., :-1]}, {})
+        a_row_each = name in op.row_inputs and name != first and tensor.shape[0] == rows
+        if a_row_each or (name in op.tied and tensor.dim() == 1):
+            yield BadCall(name, "of size 1, to be broadcast", {**inputs, name: tensor[:1]}, {})
     if not with_outs:
         return
     for name, expected in op.oracle(case).items():
         out = op.outs[name]
-        longer = torch.empty(*expected.shape[:-1], expected.shape[-1] + 1, dtype=case.dtype)
+        dtype = case.dtype if expected.is_floating_point() else expected.dtype
+        longer = torch.empty(*expected.shape[:-1], expected.shape[-1] + 1, dtype=dtype)
         yield BadCall(out, "one column too long", inputs, {out: longer})
         yield BadCall(out, str(other), inputs, {out: torch.empty(expected.shape, dtype=other)})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
+from gaugeblock.conformance.outcome import unsupported
 from gaugeblock.fixtures.targets.kernels import KernelTarget
 from gaugeblock.kernels.bounds import budget_used, ulp
 from gaugeblock.kernels.contract import Case, Op, Tensors
@@ -22,9 +23,29 @@ place is off by far more. Outputs that must be exact still must be.
 """
 
 
+def claimed(kernels: KernelTarget, op: Op, cases: Iterable[Case], *, exact: bool = True) -> Iterator[Case]:
+    """Yield the cases whose form the target offers; the check is unsupported where it offers none of them.
+
+    ``exact``: the results will be compared with the oracle, which a sampler with random numbers of its own rules out.
+    """
+    if exact and kernels.own_randomness(op):
+        unsupported(f"{kernels.name}.{op.name} draws its own random numbers; KER-019, KER-020 and KER-021 judge it")
+    reasons: dict[str, None] = {}
+    offered = False
+    for case in cases:
+        reason = kernels.unclaimed(op, case)
+        if reason:
+            reasons[reason] = None
+        else:
+            offered = True
+            yield case
+    if not offered:
+        unsupported(f"{kernels.name}: {'; '.join(reasons) or 'no case'}")
+
+
 def run_and_judge(kernels: KernelTarget, op: Op, cases: Iterable[Case], allowed: float = 1.0) -> list[dict[str, Any]]:
-    """Run each case and judge it; return the evidence of each."""
-    return [judge(op, case, kernels.run(op, case), allowed=allowed) for case in cases]
+    """Run each case that the target offers and judge it; return the evidence of each."""
+    return [judge(op, case, kernels.run(op, case), allowed=allowed) for case in claimed(kernels, op, cases)]
 
 
 def judge(op: Op, case: Case, outputs: Tensors, what: str = "", allowed: float = 1.0) -> dict[str, Any]:
@@ -39,7 +60,7 @@ def judge(op: Op, case: Case, outputs: Tensors, what: str = "", allowed: float =
     used = {}
     for name, expected in oracle.items():
         result = outputs[name].detach().cpu()
-        require_form(label, name, result, expected, case.dtype)
+        require_form(label, name, result, expected, case)
         share = budget_used(result, expected, bound[name])
         largest = share.max().item() if share.numel() else 0.0
         assert largest <= allowed, _describe(label, name, result, expected, bound[name], share / allowed)
@@ -47,8 +68,9 @@ def judge(op: Op, case: Case, outputs: Tensors, what: str = "", allowed: float =
     return {"case": label, "budget_used": used}
 
 
-def require_form(label: str, name: str, result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+def require_form(label: str, name: str, result: torch.Tensor, expected: torch.Tensor, case: Case) -> None:
     """Assert shape and dtype of one output."""
+    dtype = case.dtype if expected.is_floating_point() else expected.dtype
     assert result.shape == expected.shape, (
         f"{label}: {name} has shape {tuple(result.shape)}, not {tuple(expected.shape)}"
     )
@@ -63,6 +85,9 @@ def _describe(
     for index in wrong[:SHOWN].tolist():
         at = tuple(index)
         got, right = result[at].item(), expected[at].item()
+        if not result.is_floating_point():
+            lines.append(f"{name}{list(at)} = {got}, oracle {right}")
+            continue
         units = abs(got - right) / ulp(expected[at], result.dtype).item()
         allowed = f"{bound[at].item():.3g} allowed" if bound[at] else "must be exact"
         lines.append(f"{name}{list(at)} = {got!r}, oracle {right:.9g}: off by {units:.3g} ulp, {allowed}")
@@ -83,7 +108,9 @@ def require_same_bits(result: torch.Tensor, expected: torch.Tensor, message: str
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a float tensor's bit patterns as integers."""
+    """Return a tensor's bit patterns as integers."""
+    if not tensor.is_floating_point():
+        return tensor
     return tensor.view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
 
 

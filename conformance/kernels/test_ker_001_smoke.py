@@ -24,13 +24,13 @@ def test_ker_001(kernels: KernelTarget, op: Op) -> None:
     The function raises, or returns zeros, NaN, another shape or another dtype. Look at the signature in the op's
     contract, at the device of the tensors, and at whether the kernel was launched at all.
     """
-    from gaugeblock.conformance.kernels.judging import require_form
+    from gaugeblock.conformance.kernels.judging import claimed, require_form
 
-    for dtype in op.dtypes:
-        case = op.make(4, 64, dtype, 0, "normal")
+    for case in claimed(kernels, op, op.cases(4, op.sizes.small, 0), exact=False):
+        outputs = kernels.run(op, case)
         for name, expected in op.oracle(case).items():
-            result = kernels.run(op, case)[name].cpu()
-            require_form(case.label, name, result, expected, dtype)
+            result = outputs[name].cpu()
+            require_form(case.label, name, result, expected, case)
             broken = int((~result.isfinite()).sum())
             assert broken == 0, f"{case.label}: {broken} values of {name} are not finite"
             low, high = result.min().item(), result.max().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from gaugeblock.conformance.check import check
@@ -10,8 +11,6 @@ if TYPE_CHECKING:
     from gaugeblock.conformance.kernels.judging import RecordProperty
     from gaugeblock.fixtures.targets.kernels import KernelTarget
     from gaugeblock.kernels.contract import Op
-
-CASES = ((4, 1000, "normal"), (2, 4097, "normal"), (4, 63, "small"))
 
 
 @check(
@@ -33,5 +32,8 @@ def test_ker_002(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     """
     from gaugeblock.conformance.kernels.judging import record, run_and_judge
 
-    cases = (op.make(rows, hidden, dtype, 2, kind) for dtype in op.dtypes for rows, hidden, kind in CASES)
+    sizes = op.sizes
+    cases = itertools.chain(
+        op.cases(4, sizes.usual, 2), op.some_cases(2, sizes.long, 2), op.some_cases(4, sizes.odd, 2, "small")
+    )
     record(record_property, op, kernels, run_and_judge(kernels, op, cases))

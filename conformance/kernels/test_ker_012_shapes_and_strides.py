@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kernels import KernelTarget
     from gaugeblock.kernels.contract import Case, Op, Tensors
 
-SIZES = ((0, 1000), (1, 1), (63, 63), (1, 4097), (63, 1000))
-
 
 @check(
     "KER-012",
@@ -29,12 +27,14 @@ def test_ker_012(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     Wrong at odd sizes only: a mask, or a mean over the padded tile. Wrong when strided: the row stride is taken for
     the row length. An empty batch must return an empty result, not fail at the launch.
     """
-    from gaugeblock.conformance.kernels.judging import STRUCTURE, record, run_and_judge
+    from gaugeblock.conformance.kernels.judging import STRUCTURE, claimed, record, run_and_judge
 
-    odd = (op.make(rows, hidden, op.dtypes[i % 3], 13, "normal") for i, (rows, hidden) in enumerate(SIZES))
+    sizes = op.sizes
+    shapes = ((0, sizes.usual), (1, sizes.step), (63, sizes.small), (5, sizes.odd), (1, sizes.long))
+    odd = (case for rows, size in shapes for case in op.some_cases(rows, size, 13))
     evidence = run_and_judge(kernels, op, odd, allowed=STRUCTURE)
-    for dtype in op.dtypes[::2]:
-        evidence += _layouts(kernels, op, op.make(6, 300, dtype, 14, "normal"))
+    for case in claimed(kernels, op, op.some_cases(6, sizes.usual, 14)):
+        evidence += _layouts(kernels, op, case)
     record(record_property, op, kernels, evidence)
 
 
@@ -42,16 +42,21 @@ def _layouts(kernels: KernelTarget, op: Op, case: Case) -> list[dict[str, Any]]:
     from gaugeblock.conformance.kernels.judging import STRUCTURE, judge
     from gaugeblock.conformance.kernels.layouts import strided, transposed
 
-    def with_rows(change: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:
+    def changed(change: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:
         return {name: change(t) if t.dim() > 1 else t for name, t in kernels.place(case).items()}
 
     evidence = []
     for what, change in (("strided", strided), ("transposed", transposed)):
-        outputs = _unless_refused(kernels, op, case, with_rows(change), what)
+        outputs = _unless_refused(kernels, op, case, changed(change), what)
         evidence += [judge(op, case, outputs, what, allowed=STRUCTURE)] if outputs else []
-    deeper = kernels.call(op, with_rows(lambda t: t.reshape(2, 3, -1)), case.params)
-    flat = {name: t.flatten(0, 1) for name, t in deeper.items()}
-    return [*evidence, judge(op, case, flat, "as [2, 3, hidden]", allowed=STRUCTURE)]
+    if op.leading:
+        inputs = {
+            name: t.reshape(2, 3, *t.shape[1:]) if name in op.row_inputs else t
+            for name, t in kernels.place(case).items()
+        }
+        flat = {name: t.flatten(0, 1) for name, t in kernels.call(op, inputs, case.params).items()}
+        evidence.append(judge(op, case, flat, "as [2, 3, …]", allowed=STRUCTURE))
+    return evidence
 
 
 def _unless_refused(kernels: KernelTarget, op: Op, case: Case, inputs: Tensors, what: str) -> Tensors | None:

@@ -60,8 +60,10 @@ def test_expanded_inputs_are_read_through_their_strides():
 
 def test_modelled_bytes_count_each_tensor_once():
     contracts = load_contracts()
-    assert contracts["add_rmsnorm"].bytes_moved(16384, 4096, 2) == (4 * 16384 + 1) * 4096 * 2
-    assert contracts["silu_and_mul"].bytes_moved(8192, 14336, 2) == 3 * 8192 * 14336 * 2
+    rms = contracts["add_rmsnorm"].workload("meta", torch.bfloat16, rows=16384, hidden=4096)
+    silu = contracts["silu_and_mul"].workload("meta", torch.bfloat16, rows=8192, hidden=14336)
+    assert contracts["add_rmsnorm"].bytes_moved(rms) == (4 * 16384 + 1) * 4096 * 2
+    assert contracts["silu_and_mul"].bytes_moved(silu) == 3 * 8192 * 14336 * 2
 
 
 @pytest.fixture

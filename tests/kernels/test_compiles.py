@@ -12,7 +12,8 @@ from triton.compiler import ASTSource
 from gaugeblock.kernels import add_rmsnorm, silu_and_mul
 for module, hidden in ((add_rmsnorm, 4096), (silu_and_mul, 14336)):
     kernel = getattr(module, f"_{module.CONTRACT.name}_kernel")
-    rows, cols, warps = module.tile(hidden)
+    first, warps = module.config_for(hidden)
+    rows, cols = (1, first) if module is silu_and_mul else (first, hidden)
     names = kernel.arg_names
     kinds = {"ROWS": "constexpr", "COLS": "constexpr", "eps": "fp32"}
     signature = {name: "*bf16" if name.endswith("_ptr") else kinds.get(name, "i32") for name in names}

@@ -6,6 +6,8 @@ import inspect
 import pytest
 
 from gaugeblock.conformance.check import load_checks
+from gaugeblock.conformance.kernel_fixtures import concerns
+from gaugeblock.conformance.outcome import NotRun
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.faults.record import load_faults, planted
 from gaugeblock.fixtures.mutate import edit
@@ -24,13 +26,15 @@ def failures(check_id):
     wants_evidence = "record_property" in inspect.signature(function).parameters
     found = []
     for op in load_contracts().values():
-        if op.name not in getattr(module, "OPS", [op.name]):
+        if not concerns(module, op):
             continue
         evidence = {"record_property": lambda name, value: None} if wants_evidence else {}
         try:
             function(kernels=load_kernels(None), op=op, **evidence)
         except AssertionError as error:
             found.append(str(error))
+        except NotRun:
+            continue
     return found
 
 
