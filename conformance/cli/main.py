@@ -17,6 +17,8 @@ COMMANDS = {
     "teeth": "teeth:teeth",
     "serve": "serve:serve",
     "load": "load:load",
+    "profile": "profile:profile",
+    "bench": "bench:bench",
     "env": "env:env",
 }
 
