@@ -8,7 +8,8 @@ import torch
 from gaugeblock.kernels.bounds import budget_used, output_bound, sum_depth, ulp
 from gaugeblock.kernels.contract import load_contracts
 
-CONTRACTS = load_contracts()
+CONTRACTS = {name: op for name, op in load_contracts().items() if not op.integer}
+ROUNDED_ONCE = ("add_rmsnorm", "silu_and_mul")  # nothing but the last rounding is larger than fp32's
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SHAPES = ((3, 63), (2, 1000), (1, 4097))
 
@@ -29,20 +30,31 @@ def test_ulp_is_the_spacing_of_the_dtype(value, dtype, spacing):
     assert ulp(torch.tensor(value, dtype=torch.float64), dtype).item() == spacing
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CONTRACTS)
-def test_the_oracle_rounded_once_is_within_the_bound(name, dtype):
+def test_the_oracle_rounded_once_is_within_the_bound(name):
     op = CONTRACTS[name]
-    for seed in range(4):
-        for kind in ("normal", "small", "offset", "denormal", "large", "zeros", "scaled"):
-            case = op.make(4, 100, dtype, seed, kind)
-            oracle = op.oracle(case)
-            for output, bound in op.bound(case, oracle).items():
-                assert budget_used(oracle[output].to(dtype), oracle[output], bound).max() <= 1, (kind, seed)
+    for kind in op.kinds:
+        for seed in range(2):
+            for case in op.some_cases(4, op.sizes.small, seed, kind):
+                oracle = op.oracle(case)
+                for output, bound in op.bound(case, oracle).items():
+                    assert budget_used(oracle[output].to(case.dtype), oracle[output], bound).max() <= 1, case.label
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_the_bound_is_far_below_the_signal(name):
+    """Zeros, or another row's result, are out of bound in nearly every element."""
+    op = CONTRACTS[name]
+    for case in op.cases(4, op.sizes.long, 30):
+        oracle = op.oracle(case)
+        for output, bound in op.bound(case, oracle).items():
+            for wrong in (torch.zeros_like(oracle[output]), oracle[output].roll(1, 0)):
+                outside = budget_used(wrong.to(case.dtype), oracle[output], bound) > 1
+                assert outside.double().mean() > 0.9, f"{case.label} {output}"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("name", ROUNDED_ONCE)
 def test_two_units_off_is_out_of_bound(name, dtype):
     """Two units beyond what the bound allows before rounding; in 16 bits that is two units of any correct result."""
     op = CONTRACTS[name]
@@ -57,7 +69,7 @@ def test_two_units_off_is_out_of_bound(name, dtype):
             assert budget_used(wrong, oracle[output], bound).min() > 1
 
 
-@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("name", ROUNDED_ONCE)
 def test_sixteen_bit_bounds_are_hardly_more_than_the_rounding(name):
     op = CONTRACTS[name]
     for dtype in (torch.float16, torch.bfloat16):
@@ -68,7 +80,7 @@ def test_sixteen_bit_bounds_are_hardly_more_than_the_rounding(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("name", ROUNDED_ONCE)
 def test_a_second_implementation_is_within_the_bound_over_seeds(name, dtype):
     op = CONTRACTS[name]
     for seed in range(20):
