@@ -43,14 +43,14 @@ def test_the_oracle_rounded_once_is_within_the_bound(name):
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_the_bound_is_far_below_the_signal(name):
-    """Where zeros, or another row's result, are off by a twentieth of the signal, they are out of bound."""
+    """Where zeros, or another row's result, are off by a third of the signal, they are out of bound."""
     op = CONTRACTS[name]
     for case in op.cases(4, op.sizes.long, 30):
         oracle = op.oracle(case)
         for output, bound in op.bound(case, oracle).items():
             for wrong in (torch.zeros_like(oracle[output]), oracle[output].roll(1, 0)):
                 outside = budget_used(wrong.to(case.dtype), oracle[output], bound) > 1
-                off = (wrong - oracle[output]).abs() > 0.05 * oracle[output].square().mean().sqrt()
+                off = (wrong - oracle[output]).abs() > 0.33 * oracle[output].square().mean().sqrt()
                 assert off.double().mean() > 0.3, f"{case.label} {output}"
                 assert outside[off].double().mean() > 0.95, f"{case.label} {output}"
 
