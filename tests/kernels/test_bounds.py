@@ -51,7 +51,7 @@ def test_the_bound_is_far_below_the_signal(name):
             for wrong in (torch.zeros_like(oracle[output]), oracle[output].roll(1, 0)):
                 outside = budget_used(wrong.to(case.dtype), oracle[output], bound) > 1
                 off = (wrong - oracle[output]).abs() > 0.33 * oracle[output].square().mean().sqrt()
-                assert off.double().mean() > 0.3, f"{case.label} {output}"
+                assert off.any(), f"{case.label} {output}"
                 assert outside[off].double().mean() > 0.95, f"{case.label} {output}"
 
 
