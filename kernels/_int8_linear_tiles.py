@@ -1,0 +1,211 @@
+"""The Triton kernel of the INT8 linear layer and the tiles that it is launched with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from gaugeblock.kernels.rounding import rounded, widened
+from gaugeblock.kernels.runtime import INTERPRETED, jit, quiet, tl
+
+_INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
+
+
+@dataclass(frozen=True)
+class Config:
+    """One way to launch the kernel.
+
+    ``block_m`` tokens × ``block_n`` channels a tile, ``block_k`` of the summed index a step. ``swap`` computes the
+    transposed tile: channels take the tensor core's side of 64, a few tokens the other. ``bulk``: the tensor memory
+    accelerator moves the tiles of the tensors whose layout it takes. ``persistent``: one program a multiprocessor walks
+    over the tiles, and ``specialize`` gives it warps that only load. ``subtiles``: a tile is stored in so many parts.
+    ``group``: so many rows of tiles are visited together, for the L2 cache.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int
+    stages: int
+    swap: bool = False
+    bulk: bool = False
+    persistent: bool = False
+    specialize: bool = False
+    subtiles: int = 1
+    group: int = 8
+
+
+@jit
+def _product(left: tl.tensor, right: tl.tensor, acc: tl.tensor) -> tl.tensor:
+    """Return acc + left · right, exactly: int8 operands, int32 sums."""
+    if _INTERPRETED:  # numpy multiplies floats by BLAS, integers one by one; up to 1024 products fp32 is exact
+        return acc + tl.dot(left.to(tl.float32), right.to(tl.float32)).to(tl.int32)
+    return tl.dot(left, right, acc, out_dtype=tl.int32)
+
+
+@jit
+def _int8_linear_kernel(
+    x: tl.tensor,
+    x_scale_ptr: tl.tensor,
+    w: tl.tensor,
+    w_scale_ptr: tl.tensor,
+    bias_ptr: tl.tensor,
+    out: tl.tensor,
+    x_stride: tl.tensor,
+    x_scale_stride: tl.tensor,
+    w_stride: tl.tensor,
+    out_stride: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    depth: tl.tensor,
+    BLOCK_M: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
+    BLOCK_N: tl.constexpr,  # noqa: N803 # the same
+    BLOCK_K: tl.constexpr,  # noqa: N803 # the same
+    GROUP: tl.constexpr,  # noqa: N803 # the same
+    SWAP: tl.constexpr,  # noqa: N803 # the same
+    BULK: tl.constexpr,  # noqa: N803 # the same; x and w are descriptors
+    BULK_OUT: tl.constexpr,  # noqa: N803 # the same; out is one
+    PERSISTENT: tl.constexpr,  # noqa: N803 # the same
+    SPECIALIZE: tl.constexpr,  # noqa: N803 # the same
+    SUBTILES: tl.constexpr,  # noqa: N803 # the same
+) -> None:
+    tiles_m = (rows + BLOCK_M - 1) // BLOCK_M
+    tiles_n = (columns + BLOCK_N - 1) // BLOCK_N
+    for tile in tl.range(
+        tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=PERSISTENT, warp_specialize=SPECIALIZE
+    ):
+        within = tile % (GROUP * tiles_n)  # GROUP rows of tiles are visited column by column
+        first = tile // (GROUP * tiles_n) * GROUP
+        height = min(tiles_m - first, GROUP)
+        m = (first + within % height) * BLOCK_M
+        n = within // height * BLOCK_N
+        row = m + tl.arange(0, BLOCK_M)
+        col = n + tl.arange(0, BLOCK_N)
+        acc = tl.full((BLOCK_N, BLOCK_M) if SWAP else (BLOCK_M, BLOCK_N), 0, dtype=tl.int32)
+        if not BULK:
+            x_at = x + row.to(tl.int64)[:, None] * x_stride
+            w_at = w + col.to(tl.int64)[:, None] * w_stride
+            x_inside = (row < rows)[:, None]
+            w_inside = (col < columns)[:, None]
+        for k in range(0, depth, BLOCK_K):
+            if BULK:  # what lies outside of x and w arrives as zeros
+                x_tile = x.load([m, k])  # [BLOCK_M, BLOCK_K]
+                w_tile = w.load([n, k])  # [BLOCK_N, BLOCK_K]
+            else:
+                step = k + tl.arange(0, BLOCK_K)[None, :]
+                inside = step < depth
+                x_tile = tl.load(x_at + step, mask=inside & x_inside, other=0)
+                w_tile = tl.load(w_at + step, mask=inside & w_inside, other=0)
+            acc = _product(w_tile, x_tile.T, acc) if SWAP else _product(x_tile, w_tile.T, acc)
+        if SWAP:
+            acc = acc.T
+        x_scale = tl.load(x_scale_ptr + row.to(tl.int64) * x_scale_stride, mask=row < rows, other=0.0)
+        w_scale = tl.load(w_scale_ptr + col, mask=col < columns, other=0.0)
+        bias = widened(tl.load(bias_ptr + col, mask=col < columns, other=0.0))
+        value = acc.to(tl.float32) * w_scale[None, :] * x_scale[:, None] + bias[None, :]
+        if BULK_OUT:
+            result = rounded(value, out.dtype)
+            if SUBTILES == 2:  # a smaller buffer on the way out leaves room for a stage of operands
+                halves = result.reshape(BLOCK_M, 2, BLOCK_N // 2).permute(0, 2, 1)
+                left, right = halves.split()
+                out.store([m, n], left)
+                out.store([m, n + BLOCK_N // 2], right)
+            else:
+                out.store([m, n], result)
+        else:
+            result = rounded(value, out.dtype.element_ty)
+            out_at = row.to(tl.int64)[:, None] * out_stride + col[None, :]
+            tl.store(out + out_at, result, mask=(row < rows)[:, None] & (col < columns)[None, :])
+
+
+_LARGE = (
+    Config(128, 256, 128, 8, 3, bulk=True),
+    Config(128, 128, 128, 4, 4, bulk=True),
+    Config(64, 128, 128, 4, 4, bulk=True),
+)
+_DECODE = (
+    Config(16, 32, 512, 4, 5),
+    Config(16, 16, 512, 2, 6),
+)
+_INTERPRETER = (Config(16, 64, 512, 4, 1),)
+
+CONFIGS: tuple[Config, ...] = _LARGE + _DECODE + (_INTERPRETER if INTERPRETED else ())
+"""All tiles that may be launched."""
+
+
+def config_for(rows: int, columns: int, depth: int) -> Config:
+    """Return the tile for a product of ``[rows, depth]`` and ``[columns, depth]``."""
+    if INTERPRETED:
+        return _INTERPRETER[0]
+    if rows <= 16:
+        return _DECODE[0]
+    if rows <= 64:
+        return _LARGE[2]
+    return _LARGE[0] if rows * columns >= 132 * 128 * 256 else _LARGE[1]
+
+
+def launch(
+    x: torch.Tensor,
+    x_scale: torch.Tensor,
+    weight: torch.Tensor,
+    w_scale: torch.Tensor,
+    bias: torch.Tensor,
+    out: torch.Tensor,
+    config: Config | None = None,
+) -> None:
+    """Write ``out`` ``[rows, columns]``; operands with contiguous rows, ``x_scale`` ``[rows]`` of any stride."""
+    (rows, depth), columns = x.shape, weight.shape[0]
+    if rows == 0:
+        return
+    chosen = config or config_for(rows, columns, depth)
+    tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
+    bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)
+    bulk_out = bulk and _takes_bulk(out)
+    with quiet():
+        _int8_linear_kernel[(min(tiles, _processors()) if chosen.persistent else tiles,)](
+            _described(x, (chosen.block_m, chosen.block_k)) if bulk else x,
+            x_scale,
+            _described(weight, (chosen.block_n, chosen.block_k)) if bulk else weight,
+            w_scale,
+            bias,
+            _described(out, (chosen.block_m, chosen.block_n // chosen.subtiles)) if bulk_out else out,
+            x.stride(0),
+            x_scale.stride(0),
+            weight.stride(0),
+            out.stride(0),
+            rows,
+            columns,
+            depth,
+            BLOCK_M=chosen.block_m,
+            BLOCK_N=chosen.block_n,
+            BLOCK_K=chosen.block_k,
+            GROUP=chosen.group,
+            SWAP=chosen.swap,
+            BULK=bulk,
+            BULK_OUT=bulk_out,
+            PERSISTENT=chosen.persistent,
+            SPECIALIZE=chosen.specialize and bulk,
+            SUBTILES=chosen.subtiles,
+            num_warps=chosen.warps,
+            num_stages=chosen.stages,
+        )
+
+
+def _takes_bulk(tensor: torch.Tensor) -> bool:
+    """Whether the tensor memory accelerator takes the layout: base and row stride multiples of 16 bytes."""
+    return not INTERPRETED and tensor.data_ptr() % 16 == 0 and tensor.stride(0) * tensor.element_size() % 16 == 0
+
+
+def _described(tensor: torch.Tensor, block: Sequence[int]) -> Any:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), list(block))
+
+
+@cache
+def _processors() -> int:
+    return torch.cuda.get_device_properties(0).multi_processor_count if not INTERPRETED else 4
