@@ -7,12 +7,12 @@ others. There the bits are moved by hand.
 
 from __future__ import annotations
 
-from gaugeblock.kernels.runtime import INTERPRETED, jit, tl
+from gaugeblock.kernels.runtime import INTERPRETED, inline, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
 
 
-@jit
+@inline
 def widened(value: tl.tensor) -> tl.tensor:
     """Return ``value`` in fp32, exactly."""
     if _INTERPRETED:  # noqa: SIM102 # a condition of its own, so that it is static when compiled
@@ -21,7 +21,7 @@ def widened(value: tl.tensor) -> tl.tensor:
     return value.to(tl.float32)
 
 
-@jit
+@inline
 def rounded(value: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
     """Return fp32 ``value`` in ``dtype``, rounded to nearest, ties to even."""
     if _INTERPRETED:  # noqa: SIM102 # the same

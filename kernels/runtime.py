@@ -24,7 +24,7 @@ if not torch.cuda.is_available():
 import triton
 import triton.language as tl
 
-__all__ = ["DEVICE", "INTERPRETED", "add", "jit", "maximum", "next_power_of_two", "quiet", "tl"]
+__all__ = ["DEVICE", "INTERPRETED", "add", "inline", "jit", "maximum", "next_power_of_two", "quiet", "tl"]
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in the interpreter: slowly, one program after the other, on CPU tensors."""
@@ -34,6 +34,9 @@ DEVICE: str = "cpu" if INTERPRETED else "cuda"
 
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
 """Triton's decorator, with a type."""
+
+inline: Callable[[Callable[..., Any]], Any] = (lambda function: function) if INTERPRETED else jit
+"""The decorator of what kernels call: interpreted, a plain function, as a nested ``jit`` costs a millisecond a call."""
 
 add = tl.standard._sum_combine
 """The combination of ``tl.reduce`` that the interpreter recognises and hands to numpy as one sum."""
