@@ -164,7 +164,7 @@ def launch(
     chosen = config or config_for(rows, columns, depth)
     tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
     bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)
-    bulk_out = bulk and _takes_bulk(out)
+    bulk_out = bulk and out.element_size() == 2 and _takes_bulk(out)  # an fp32 tile beside the operands is too large
     with quiet():
         _int8_linear_kernel[(min(tiles, _processors()) if chosen.persistent else tiles,)](
             _described(x, (chosen.block_m, chosen.block_k)) if bulk else x,
