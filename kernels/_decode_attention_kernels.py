@@ -128,34 +128,38 @@ def _merge_kernel(
     COLS: tl.constexpr,  # noqa: N803 # the same
     SPLIT: tl.constexpr,  # noqa: N803 # the same
     MAX_SPLITS: tl.constexpr,  # noqa: N803 # the same
+    HEADS: tl.constexpr,  # noqa: N803 # the same
     STEP: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
-    head = tl.program_id(0) % query_heads
-    request = (tl.program_id(0) // query_heads).to(tl.int64)
+    blocks = (query_heads + HEADS - 1) // HEADS
+    request = (tl.program_id(0) // blocks).to(tl.int64)
     length = tl.load(lens_ptr + request)
     span = _tokens_per_split(length, SPLIT, MAX_SPLITS)
     if length <= span:  # one split wrote the result itself
         return
     used = (length + span - 1) // span
 
+    head = tl.program_id(0) % blocks * HEADS + tl.arange(0, HEADS)
     col = tl.arange(0, COLS)
-    largest = tl.full([STEP], float("-inf"), tl.float32)
+    largest = tl.full([STEP, HEADS], float("-inf"), tl.float32)
     for start in range(0, used, STEP):
         split = start + tl.arange(0, STEP)
-        at = (request * splits + split) * query_heads + head
-        largest = tl.maximum(largest, tl.load(stats_ptr + at * 2, mask=split < used, other=float("-inf")))
-    overall = tl.reduce(largest, 0, maximum)
-    totals = tl.full([STEP], 0.0, tl.float32)
-    sums = tl.full([STEP, COLS], 0.0, tl.float32)
+        at = ((request * splits + split) * query_heads)[:, None] + head[None, :]  # [STEP, HEADS]
+        here = (split < used)[:, None] & (head < query_heads)[None, :]
+        largest = tl.maximum(largest, tl.load(stats_ptr + at * 2, mask=here, other=float("-inf")))
+    overall = tl.reduce(largest, 0, maximum)  # [HEADS]
+    totals = tl.full([STEP, HEADS], 0.0, tl.float32)
+    sums = tl.full([STEP, HEADS, COLS], 0.0, tl.float32)
     for start in range(0, used, STEP):
         split = start + tl.arange(0, STEP)
-        at = (request * splits + split) * query_heads + head
-        here = split < used
-        factor = tl.exp(tl.load(stats_ptr + at * 2, mask=here, other=float("-inf")) - overall)
+        at = ((request * splits + split) * query_heads)[:, None] + head[None, :]
+        here = (split < used)[:, None] & (head < query_heads)[None, :]
+        factor = tl.exp(tl.load(stats_ptr + at * 2, mask=here, other=float("-inf")) - overall[None, :])
         totals += factor * tl.load(stats_ptr + at * 2 + 1, mask=here, other=0.0)
-        part_at = sums_ptr + at[:, None] * DIM + col[None, :]
-        part = tl.load(part_at, mask=here[:, None] & (col < DIM)[None, :], other=0.0)  # [STEP, COLS]
-        sums += factor[:, None] * part
-    result = tl.reduce(sums, 0, add) / tl.reduce(totals, 0, add)
-    out_at = out_ptr + request * out_request + head * out_head + col
-    tl.store(out_at, rounded(result, out_ptr.dtype.element_ty), mask=col < DIM)
+        live = here[:, :, None] & (col < DIM)[None, None, :]
+        part = tl.load(sums_ptr + at[:, :, None] * DIM + col[None, None, :], mask=live, other=0.0)
+        sums += factor[:, :, None] * part  # [STEP, HEADS, COLS]
+    result = tl.reduce(sums, 0, add) / tl.reduce(totals, 0, add)[:, None]  # [HEADS, COLS]
+    out_at = out_ptr + request * out_request + head[:, None] * out_head + col[None, :]
+    live = (head < query_heads)[:, None] & (col < DIM)[None, :]
+    tl.store(out_at, rounded(result, out_ptr.dtype.element_ty), mask=live)
