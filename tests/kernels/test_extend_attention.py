@@ -1,0 +1,188 @@
+"""Extend attention beyond the generic checks: the oracle by brute force, chunks, edges, refusals, and the compiler."""
+
+import math
+import os
+import subprocess
+import sys
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+
+from gaugeblock.kernels.arguments import Refused
+from gaugeblock.kernels.bounds import budget_used
+from gaugeblock.kernels.extend_attention import CONTRACT, bound, extend_attention, make, oracle, visible_keys
+from gaugeblock.kernels.runtime import INTERPRETED
+
+DTYPES = CONTRACT.dtypes
+
+
+def used(case):
+    """Return the largest share of the budget that a call uses."""
+    expected = oracle(case)
+    result = extend_attention(**case.inputs, **case.params)
+    return budget_used(result, expected["out"], bound(case, expected)["out"]).max().item()
+
+
+def with_lengths(case, new, kv):
+    """Return a case of the same requests with the last ``new`` of ``kv`` tokens each, cut from its queries."""
+    inputs = dict(case.inputs)
+    starts = torch.tensor([0, *new]).cumsum(0).to(torch.int32)
+    inputs["q"] = case.inputs["q"][: int(starts[-1])]
+    inputs["q_starts"] = starts
+    inputs["seq_lens"] = torch.tensor(kv, dtype=torch.int32)
+    return type(case)(f"{case.label} {new} of {kv}", case.dtype, inputs, case.params)
+
+
+@pytest.mark.parametrize("variant", CONTRACT.variants, ids=str)
+def test_the_oracle_is_the_formula_in_fifty_digits(variant):
+    case = make(5, 9, torch.float16, 31, "peaked", **variant)
+    out = oracle(case)["out"]
+    q, k_cache, v_cache, table, lens, starts = case.inputs.values()
+    page, group = k_cache.shape[1], q.shape[1] // k_cache.shape[2]
+    scale = Decimal(case.params["scale"])
+    with localcontext() as context:
+        context.prec = 50
+        for request in range(5):
+            new = int(starts[request + 1] - starts[request])
+            for i in range(0, new, 3):
+                token, head = int(starts[request]) + i, (request + i) % q.shape[1]
+                logits, values = [], []
+                for j in range(int(lens[request]) - new + i + 1):
+                    at = (int(table[request, j // page]), j % page, head // group)
+                    pairs = zip(q[token, head].tolist(), k_cache[at].tolist(), strict=True)
+                    logits.append(scale * sum(Decimal(a) * Decimal(b) for a, b in pairs))
+                    values.append(Decimal(v_cache[at][5].item()))
+                weights = [(x - max(logits)).exp() for x in logits]
+                right = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+                size = sum(w * abs(v) for w, v in zip(weights, values, strict=True)) / sum(weights)
+                assert abs(Decimal(out[token, head, 5].item()) - right) <= Decimal("1e-13") * size
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_prompt_in_chunks_has_the_bits_of_the_prompt_at_once(dtype):
+    case = make(1, 300, dtype, 32)
+    inputs = dict(case.inputs)
+    inputs["q"] = torch.randn(300, *inputs["q"].shape[1:], generator=torch.Generator().manual_seed(1)).to(dtype)
+    inputs["q_starts"] = torch.tensor([0, 300], dtype=torch.int32)
+    at_once = extend_attention(**inputs, **case.params)
+    for begin, end in ((0, 1), (1, 66), (66, 259), (259, 300)):
+        chunk = {
+            **inputs,
+            "q": inputs["q"][begin:end],
+            "seq_lens": torch.tensor([end], dtype=torch.int32),
+            "q_starts": torch.tensor([0, end - begin], dtype=torch.int32),
+        }
+        assert torch.equal(extend_attention(**chunk, **case.params), at_once[begin:end]), f"tokens {begin}…{end - 1}"
+
+
+@pytest.mark.parametrize(
+    ("new", "kv"),
+    [
+        ([1, 1, 1], [1, 16, 17]),  # decode steps: alone, at the end of a page, at the start of one
+        ([0, 0, 5], [0, 9, 5]),  # nothing at all, an idle request, no prefix
+        ([15, 0, 16], [16, 0, 48]),
+        ([31, 33, 1], [63, 64, 65]),  # around a tile of tokens
+        ([0, 0, 0], [3, 4, 5]),
+    ],
+)
+def test_lengths_around_pages_and_tiles(new, kv):
+    case = with_lengths(make(1, 70, torch.float32, 33), [0], [0])
+    whole = make(1, 70, torch.float32, 33)
+    table = whole.inputs["block_table"].repeat(3, 1)  # three requests that share their pages
+    queries = torch.randn(sum(new), 4, 64, generator=torch.Generator().manual_seed(2))
+    case = with_lengths(
+        type(case)("edges", case.dtype, {**whole.inputs, "q": queries, "block_table": table}, case.params), new, kv
+    )
+    assert case.inputs["q"].shape[0] == sum(new)
+    if sum(new):
+        assert used(case) <= 1
+    else:
+        assert extend_attention(**case.inputs, **case.params).shape == (0, 4, 64)
+
+
+def test_nan_and_infinity_in_later_requests_reach_nobody():
+    case = make(5, 100, torch.float32, 34)
+    before = extend_attention(**case.inputs, **case.params)
+    first, later = CONTRACT.rows(case, 0, 2)[1], CONTRACT.rows(case, 2, 5)
+    used_pages = later[0].inputs["block_table"][:, :2].flatten().long()
+    for name, value in (("k_cache", math.inf), ("v_cache", math.nan)):
+        case.inputs[name][used_pages] = value
+    assert torch.equal(extend_attention(**case.inputs, **case.params)[first], before[first])
+
+
+def test_more_requests_than_the_search_reads_at_once():
+    case = make(300, 20, torch.float32, 35)
+    assert used(case) <= 1
+
+
+def test_visible_keys_are_counted_one_by_one():
+    case = make(5, 90, torch.float32, 36)
+    starts, lens = case.inputs["q_starts"].tolist(), case.inputs["seq_lens"].tolist()
+    counted = 0
+    for request in range(5):
+        new = starts[request + 1] - starts[request]
+        counted += sum(lens[request] - new + i + 1 for i in range(new))
+    assert visible_keys(case) == counted
+    assert CONTRACT.flops(case) == 4 * 4 * 64 * counted
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("q", lambda t: t[:, :3], "must divide"),
+        ("q", lambda t: t[..., :48], "64 or 128"),
+        ("v_cache", lambda t: t[:-1], "v_cache"),
+        ("block_table", lambda t: t[:-1], "block_table"),
+        ("block_table", lambda t: t.float(), "dtype"),
+        ("seq_lens", lambda t: t[:, None], "seq_lens"),
+        ("q_starts", lambda t: t[:-1], "q_starts"),
+        ("k_cache", lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0), "contiguous"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, change, says):
+    case = make(4, 40, torch.float32, 37)
+    with pytest.raises(Refused, match=says):
+        extend_attention(**{**case.inputs, name: change(case.inputs[name])}, **case.params)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_a_scale_that_is_not_positive_is_refused(scale):
+    with pytest.raises(Refused, match="scale"):
+        extend_attention(**make(1, 8, torch.float32, 38).inputs, scale=scale)
+
+
+COMPILE = """
+import re, torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from gaugeblock.kernels import _extend_attention_triton as t
+from gaugeblock.kernels.extend_attention import CONFIGS
+kernel = t._extend_attention_kernel
+pointers = {"table_ptr": "*i32", "lens_ptr": "*i32", "starts_ptr": "*i32"}
+for config in CONFIGS:
+    for dtype, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+        rows, keys = config.tile(dtype)
+        constants = {"GROUP": 4, "HEADS": 4, "HEAD_DIM": 128, "PAGE": 16, "ROWS": rows, "KEYS": keys}
+        kinds = {**pointers, **dict.fromkeys(constants, "constexpr"), "scale_log2": "fp32"}
+        signature = {n: kinds.get(n, f"*{name}" if n.endswith("_ptr") else "i32") for n in kernel.arg_names}
+        aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if n not in constants}
+        aligned = {i: a for i, a in aligned.items() if kernel.arg_names[i[0]] not in ("scale_log2", "requests")}
+        options = {"num_warps": config.warps, "num_stages": config.stages}
+        target = GPUTarget("cuda", 90, 32)
+        compiled = triton.compile(ASTSource(kernel, signature, constants, aligned), target=target, options=options)
+        ptx = compiled.asm["ptx"]
+        wide = bool(re.search(r"cp\\.async\\.cg\\.shared\\.global[^;]*0x10", ptx))
+        print(name, compiled.metadata.shared <= 232448, "wgmma" in ptx, wide)
+"""
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU every configuration is compiled and run by KER-016")
+def test_every_configuration_compiles_with_tensor_cores_and_wide_asynchronous_loads(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", COMPILE]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2 * len(CONTRACT.configs)
+    assert set(lines) == {"bf16 True True True", "fp32 True False True"}
