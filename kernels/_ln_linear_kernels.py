@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gaugeblock.kernels.rounding import rounded, widened
-from gaugeblock.kernels.runtime import INTERPRETED, add, jit, tl
+from gaugeblock.kernels.runtime import INTERPRETED, add, inline, jit, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
 
@@ -41,7 +41,7 @@ def normalise_kernel(
     tl.store(out_ptr + row * out_stride + col, rounded(y, out_ptr.dtype.element_ty), mask=inside)
 
 
-@jit
+@inline
 def activate(z: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:  # noqa: N803 # a constant
     """Return the activation of fp32 ``z``. NaN stays NaN in each."""
     if ACTIVATION == "gelu_tanh":  # z/2·(1 + tanh(v)) = z / (1 + exp(−2v)), without the cancellation
@@ -55,7 +55,7 @@ def activate(z: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:  # noqa: N803
     return z
 
 
-@jit
+@inline
 def product(x: tl.tensor, weight: tl.tensor, total: tl.tensor) -> tl.tensor:
     """Return ``total + x @ weight``, accumulated in fp32."""
     if _INTERPRETED:  # the interpreter multiplies the bit patterns of bf16
@@ -65,7 +65,7 @@ def product(x: tl.tensor, weight: tl.tensor, total: tl.tensor) -> tl.tensor:
     return tl.dot(x, weight, total)
 
 
-@jit
+@inline
 def place(
     tile: tl.tensor,
     rows: tl.tensor,
@@ -82,7 +82,7 @@ def place(
     return (band + inside % height) * BLOCK_M, inside // height * BLOCK_N
 
 
-@jit
+@inline
 def finish(
     total: tl.tensor,
     bias_ptr: tl.tensor,

@@ -124,7 +124,7 @@ def constants_for(
     constants |= {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
     if not config.bulk or not programs:
         if INTERPRETED:
-            constants["BLOCK_K"] = min(next_power_of_two(hidden), 256)
+            constants["BLOCK_K"] = min(next_power_of_two(hidden), 512)
         constants["EVEN"] = hidden % constants["BLOCK_K"] == 0
         constants["ONCE"] = rows <= config.block_m
         constants["AHEAD"] = 0 if INTERPRETED else min(config.ahead, hidden * itemsize) // 128
