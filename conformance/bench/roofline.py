@@ -62,11 +62,11 @@ def roofline(card: str, ceilings: Ceilings, shapes: Sequence[Shape]) -> str:
     ]
     copy, gemm = ceilings.copy / 1e6, ceilings.gemm / 1e6  # TB/s, TFLOP/s
     int8 = gemm * ceilings.int8_factor(INT8_OPS[0]) if set(ops) & set(INT8_OPS) else None
-    rates = [rate for p in points for rate in (p.rate, p.rival_rate) if rate]
-    intensities = [p.intensity for p in points]
+    rates = [gemm / 10, int8 or gemm, *(rate for p in points for rate in (p.rate, p.rival_rate) if rate)]
+    intensities = [gemm / copy, *(p.intensity for p in points)]
     axes = Axes(
-        (math.log10(min(*intensities, gemm / copy) / 2.5), math.log10(max(*intensities, gemm / copy) * 2.5)),
-        (math.log10(min(*rates, gemm, gemm) / 2), math.log10((int8 or gemm) * 2)),
+        (math.log10(min(intensities) / 2.5), math.log10(max(intensities) * 2.5)),
+        (math.log10(min(rates) / 2), math.log10(max(rates) * 2)),
     )
     parts = [*_frame(card), *_grid(axes), *_roofs(axes, copy, gemm, int8)]
     for point in points:

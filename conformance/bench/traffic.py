@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gaugeblock.kernels.contract import Case
 
@@ -103,7 +103,8 @@ def interpreted_bytes() -> Iterator[Traffic]:
 
     def counted_grid(self: Any, *args: Any, **kwargs: Any) -> Any:
         traffic.launches += 1
-        return grid(self, *args, **kwargs)
+        with _disable_current_modes():  # the interpreter's own copies are no traffic
+            return grid(self, *args, **kwargs)
 
     try:
         builder.create_masked_load, builder.create_masked_store = counted_load, counted_store

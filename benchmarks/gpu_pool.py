@@ -1,0 +1,200 @@
+"""Checks and mutants in many processes on one GPU; a worker that hangs or whose CUDA context breaks is replaced."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import multiprocessing
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+START_SECONDS = 120.0  # importing torch and triton in many processes at once
+
+
+@dataclass(frozen=True)
+class Task:
+    """One check on some ops of one module, with a fault planted or none. ``message``: what its failure must contain.
+
+    With a fault, the first op whose failure holds the message ends the task.
+    """
+
+    module: str | None
+    check: str
+    ops: tuple[str, ...]
+    seconds: float
+    fault: str | None = None
+    message: str = ""
+
+
+def run_all(tasks: Sequence[Task], workers: int, deadline: float, done: Callable[[dict[str, Any]], None]) -> None:
+    """Run tasks in ``workers`` processes until all are done or ``time.monotonic()`` passes ``deadline``.
+
+    ``done`` hears of each result in one thread: the task, ``outcome``, ``message``, ``seconds``.
+    """
+    todo: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    for task in tasks:
+        todo.put(task)
+    results: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    count = min(workers, len(tasks))
+    threads = [threading.Thread(target=_drive, args=(todo, results, deadline)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    left = count
+    while left:
+        result = results.get()
+        left -= result is None
+        if result is not None:
+            done(result)
+
+
+def _drive(todo: queue.SimpleQueue[Task], results: queue.SimpleQueue[dict[str, Any] | None], deadline: float) -> None:
+    worker: Worker | None = None
+    try:
+        while True:
+            try:
+                task = todo.get_nowait()
+            except queue.Empty:
+                return
+            if time.monotonic() > deadline:
+                results.put(asdict(task) | {"outcome": "not run", "message": "the step's time was up", "took": 0.0})
+                continue
+            worker = worker or Worker()
+            begin = time.monotonic()
+            answer = worker.ask(task, min(task.seconds, max(deadline - begin, 1.0)))
+            alive = answer.pop("alive", False)
+            results.put(asdict(task) | answer | {"took": round(time.monotonic() - begin, 2)})
+            if not alive:
+                worker.end()
+                worker = None
+    finally:
+        if worker is not None:
+            worker.end()
+        results.put(None)
+
+
+class Worker:
+    """A process that answers tasks."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+        try:
+            self.ready = self.pipe.poll(START_SECONDS) and self.pipe.recv() == "ready"
+        except EOFError:
+            self.ready = False
+
+    def ask(self, task: Task, seconds: float) -> dict[str, Any]:
+        """Return the answer, ``alive`` in it when the process can take more; ``broken`` when it died or hung."""
+        if not self.ready:
+            return {"outcome": "broken", "message": "the worker did not start"}
+        try:
+            self.pipe.send(task)
+            if self.pipe.poll(seconds):
+                answer: dict[str, Any] = self.pipe.recv()
+                return answer
+        except (EOFError, OSError):
+            return {"outcome": "broken", "message": "the process died"}
+        return {"outcome": "broken", "message": f"no answer within {seconds:.0f} s"}
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.join(10)
+
+
+def serve(pipe: Connection) -> None:
+    """Answer tasks until the other side is gone; this runs in the worker."""
+    from on_gpu import make_importable
+
+    make_importable()
+    import gaugeblock.kernels.runtime  # noqa: F401 # the slow imports come before the first task's clock
+
+    pipe.send("ready")
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        answer = perform(task)
+        alive = context_is_alive()
+        if not alive and answer["outcome"] not in ("failed", "named"):
+            answer = {"outcome": "broken", "message": f"the CUDA context broke: {answer['message']}"}
+        pipe.send(answer | {"alive": alive})
+        if not alive:
+            return
+
+
+def perform(task: Task) -> dict[str, Any]:
+    """Run a task in this process: the worst outcome over its ops, or ``named`` for a fault that the check kills."""
+    from gaugeblock.fixtures.faults.record import planted
+
+    with planted(task.fault):
+        found = []
+        for op_name in task.ops:
+            outcome, message = one(task, op_name)
+            found.append((outcome, f"{op_name}: {message}" if message else ""))
+            if task.fault and outcome == "failed" and task.message in message:
+                return {"outcome": "named", "message": message[:600]}
+    order = ("error", "failed", "inconclusive", "skipped", "passed", "unsupported")
+    outcome, message = min(found, key=lambda pair: order.index(pair[0]))
+    if task.fault:
+        return {"outcome": "other" if outcome in ("failed", "error") else "survived", "message": message[:600]}
+    return {"outcome": outcome, "message": message[:1200]}
+
+
+def one(task: Task, op_name: str) -> tuple[str, str]:
+    """Call a check's function on one op."""
+    from gaugeblock.conformance.check import load_checks
+    from gaugeblock.conformance.outcome import NotRun
+    from gaugeblock.fixtures.targets.kernels import load_kernels
+    from gaugeblock.kernels.arguments import Unclaimed
+    from gaugeblock.kernels.contract import load_contracts
+
+    record = load_checks(("kernels",))[0][task.check]
+    function = getattr(importlib.import_module(record.module), f"test_{record.id.lower().replace('-', '_')}")
+    kernels = load_kernels(task.module)
+    if op_name not in kernels.functions:
+        return "unsupported", f"{kernels.name} has no {op_name}"
+    attaches = "record_property" in inspect.signature(function).parameters
+    evidence: dict[str, Any] = {"record_property": lambda name, value: None} if attaches else {}
+    try:
+        function(kernels=kernels, op=load_contracts()[op_name], **evidence)
+    except NotRun as reason:
+        return str(reason.outcome), str(reason)
+    except Unclaimed as reason:
+        return "unsupported", str(reason)
+    except AssertionError as error:
+        return "failed", str(error)
+    except Exception as error:  # the kit's own trouble, told and not hidden
+        return "error", f"{type(error).__name__}: {error}"
+    return "passed", ""
+
+
+def context_is_alive() -> bool:
+    """Whether this process can still use the GPU: an illegal access ends a context for good."""
+    import torch
+
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+def ops_of(check: str) -> Iterable[str]:
+    """Return the ops that a check is about."""
+    from gaugeblock.conformance.check import load_checks
+    from gaugeblock.conformance.kernel_fixtures import concerns
+    from gaugeblock.kernels.contract import load_contracts
+
+    module = importlib.import_module(load_checks(("kernels",))[0][check].module)
+    return [name for name, op in load_contracts().items() if concerns(module, op)]

@@ -1,0 +1,32 @@
+"""The command where there is no GPU, and its misuse."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from gaugeblock.conformance.cli.main import cli
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli, ["bench", "kernels", *arguments], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_without_a_gpu_it_says_so(tmp_path):
+    with pytest.raises(EnvironmentFault, match="times need an NVIDIA GPU"):
+        invoke("--out", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_op_is_answered_with_the_legal_ones():
+    with pytest.raises(KitError, match=r"unknown op 'sofmax'. Did you mean 'softmax'\?"):
+        invoke("--op", "sofmax")
+
+
+def test_a_module_that_cannot_be_imported_is_named():
+    with pytest.raises(KitError, match="cannot import 'no_such_module'"):
+        invoke("--kernels", "no_such_module")

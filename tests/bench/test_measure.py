@@ -1,0 +1,150 @@
+"""One shape with made-up times: who is measured, who is not and why, and what is too fast to be true."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from gaugeblock.conformance.bench.budgets import BEST_PEER, Budget, Term
+from gaugeblock.conformance.bench.ceilings import Ceilings
+from gaugeblock.conformance.bench.implementations import Implementation
+from gaugeblock.conformance.bench.measure import WRONG, hold, measure
+from gaugeblock.conformance.bench.workloads import WORKLOADS
+from gaugeblock.kernels.arguments import Unclaimed
+from gaugeblock.kernels.contract import load_contracts
+
+from .made_up import Timer, small
+
+SILU = load_contracts()["silu_and_mul"]
+LAUNCH, GRAPH = (small(w) for w in WORKLOADS if w.op == "silu_and_mul")
+
+
+def eager(x):
+    return SILU.eager(x)
+
+
+def ours(x):
+    return SILU.eager(x.float()).to(x.dtype)
+
+
+def zeros(x):
+    return torch.zeros_like(SILU.eager(x))
+
+
+def nan(x):
+    return torch.full_like(SILU.eager(x), torch.nan)
+
+
+def unclaimed(x):
+    raise Unclaimed("no such form")
+
+
+def broken(x):
+    raise RuntimeError("out of\n registers")
+
+
+def run(workload, implementations, times, copied=1.0):
+    """Measure silu_and_mul; the slower a copy (µs), the larger is R."""
+    ceilings = Ceilings(1.0, 1e9, None, [partial(torch.zeros, 1)])
+
+    def answer(name):
+        short = name.rpartition(".")[2]
+        return copied if short == "zeros" and ".test" not in name else times.get(short)
+
+    return measure(workload, SILU, implementations, Timer(answer), ceilings, "cpu", rounds=3)
+
+
+def entries(*functions, kind="peer"):
+    return [Implementation(f.__name__, "ours" if i == 0 else kind, f) for i, f in enumerate(functions)]
+
+
+def test_all_are_judged_by_the_contract_and_timed():
+    shape = run(LAUNCH, entries(ours, eager), {"ours": 5.0, "eager": 9.0})
+    first, second = shape.entries
+    assert (first.launch.median, second.launch.median) == (5.0, 9.0)
+    assert first.budget_used["out"] <= 1 < second.budget_used["out"]
+    assert first.graph is None
+    assert first.peak_bytes == 4096
+
+
+def test_a_decode_step_is_timed_in_a_graph_too():
+    shape = run(GRAPH, entries(ours), {"ours": 5.0})
+    assert shape.entries[0].graph is not None
+    assert shape.entries[0].best() is shape.entries[0].graph
+
+
+def test_a_wrong_result_is_told_and_still_timed():
+    shape = run(LAUNCH, entries(ours, zeros, nan), {"ours": 5.0})
+    assert shape.entry("zeros").budget_used["out"] > 100
+    assert shape.entry("nan").budget_used["out"] == WRONG
+
+
+def test_what_is_not_offered_is_unsupported_and_what_raises_has_failed():
+    shape = run(LAUNCH, entries(ours, unclaimed, broken), {"ours": 5.0})
+    assert [(e.outcome, e.message) for e in shape.entries] == [
+        ("measured", ""),
+        ("unsupported", "no such form"),
+        ("failed", "RuntimeError: out of registers"),
+    ]
+    assert shape.entry("broken").launch is None
+
+
+def test_a_capture_that_is_refused_leaves_the_launches():
+    times = iter([5.0] * 3 + [RuntimeError("capture")] * 3)
+    ceilings = Ceilings(1.0, 1e9, None, [partial(torch.zeros, 1)])
+    timer = Timer(lambda name: next(times) if name.endswith("ours") else 1.0)
+    shape = measure(GRAPH, SILU, entries(ours), timer, ceilings, "cpu", rounds=3)
+    assert shape.entries[0].outcome == "measured"
+    assert shape.entries[0].message == "graph: RuntimeError: capture"
+    assert shape.entries[0].best() is shape.entries[0].launch
+
+
+def test_r_is_the_modelled_bytes_over_those_of_the_copy_of_the_same_round():
+    shape = run(LAUNCH, entries(ours), {"ours": 4.0}, copied=1e7)
+    assert shape.entries[0].r == pytest.approx(shape.bytes_moved / 4.0 / (Ceilings.COPIED / 1e7))
+
+
+def test_a_time_that_the_card_cannot_reach_is_an_error_of_the_measurement():
+    shape = run(LAUNCH, entries(ours), {"ours": 1e-3}, copied=1e9)
+    assert shape.entries[0].outcome == "impossible"
+    assert "faster than the card (R " in shape.entries[0].message
+
+
+def budget(metric="times", against="", **bounds):
+    return Budget(Term(metric, against=against, **bounds), None, 0.03, "made up")
+
+
+def held(shape, one):
+    hold(shape, one, Ceilings(1.0, 1e9, None, []))
+    return shape.gate
+
+
+def test_the_best_peer_is_the_fastest_that_is_no_baseline():
+    shape = run(LAUNCH, entries(ours, eager, zeros), {"ours": 5.0, "eager": 9.0})
+    shape.entries[1].kind = "baseline"
+    gate = held(shape, budget(against=BEST_PEER, at_most=1.0))
+    assert (gate.verdict, gate.against, gate.value) == ("met", "zeros", pytest.approx(5.0 / 1000))
+
+
+def test_slower_than_the_named_baseline_is_missed():
+    shape = run(LAUNCH, entries(ours, eager), {"ours": 10.0, "eager": 9.0})
+    gate = held(shape, budget(against="eager", at_most=1.06))
+    assert (gate.verdict, gate.value) == ("missed", pytest.approx(10 / 9))
+
+
+def test_without_its_baseline_nothing_is_judged():
+    shape = run(LAUNCH, entries(ours), {"ours": 10.0})
+    gate = held(shape, budget(against="bare cuBLAS", at_most=1.06))
+    assert (gate.verdict, gate.reason) == ("not judged", "bare cuBLAS was not measured")
+
+
+def test_an_impossible_time_meets_nothing():
+    shape = run(LAUNCH, entries(ours, eager), {"ours": 1e-3, "eager": 9.0}, copied=1e9)
+    assert held(shape, budget("r", at_least=0.9)).verdict == "inconclusive"
+
+
+def test_a_kernel_that_failed_is_not_judged():
+    shape = run(LAUNCH, entries(broken, eager), {"eager": 9.0})
+    gate = held(shape, budget("r", at_least=0.9))
+    assert gate.verdict == "not judged"
+    assert "out of registers" in gate.reason
