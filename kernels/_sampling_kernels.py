@@ -12,17 +12,17 @@ groups whose maximum reaches it hold every kept token, and for the usual narrow 
 
 from __future__ import annotations
 
-from gaugeblock.kernels.runtime import add, jit, maximum, tl
+from gaugeblock.kernels.runtime import add, inline, jit, maximum, tl
 
 
-@jit
+@inline
 def _bits(probs_ptr: tl.tensor, row: tl.tensor, stride: tl.tensor, col: tl.tensor, inside: tl.tensor) -> tl.tensor:
     """Return probabilities as ordered integers; 0 for what is outside, ≤ 0, infinite or NaN."""
     bits = tl.load(probs_ptr + row * stride + col, mask=inside, other=0.0).to(tl.int32, bitcast=True)
     return tl.where((bits > 0) & (bits < 0x7F800000), bits, 0)
 
 
-@jit
+@inline
 def _mass(bits: tl.tensor, scale: tl.tensor) -> tl.tensor:
     """Return probabilities in integer units."""
     return (bits.to(tl.float32, bitcast=True) * scale).to(tl.int64)
@@ -50,7 +50,7 @@ def _maxima_kernel(
     tl.store(maxima_ptr + row * scratch + split * LANES + lane, best, mask=row < rows)
 
 
-@jit
+@inline
 def _threshold(
     bits: tl.tensor,
     mass: tl.tensor,
@@ -75,7 +75,7 @@ def _threshold(
     return low
 
 
-@jit
+@inline
 def _row_threshold(
     probs_ptr: tl.tensor,
     row: tl.tensor,
@@ -113,14 +113,14 @@ def _row_threshold(
     return high
 
 
-@jit
+@inline
 def _target(uniform: tl.tensor, total: tl.tensor) -> tl.tensor:
     """Return the mass that the cumulative mass up to the drawn token must exceed, ``[ROWS]``."""
     target = (uniform.to(tl.float64) * total.to(tl.float64)).to(tl.int64)
     return tl.minimum(tl.maximum(target, 0), total - 1)  # −1, and so token 0, where nothing has any mass
 
 
-@jit
+@inline
 def _token(ids: tl.tensor, kept: tl.tensor, target: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
     """Return the smallest id in [low, high] up to which the mass ``kept`` exceeds ``target``; ids in any order."""
     while tl.reduce(high - low, 0, maximum) > 0:
@@ -131,7 +131,7 @@ def _token(ids: tl.tensor, kept: tl.tensor, target: tl.tensor, low: tl.tensor, h
     return high
 
 
-@jit
+@inline
 def _token_in_row(
     probs_ptr: tl.tensor,
     row: tl.tensor,
@@ -145,7 +145,7 @@ def _token_in_row(
     BLOCKS: tl.constexpr,  # noqa: N803 # the same
 ) -> tl.tensor:
     """Return the token drawn from whole rows: first its block, from the kept mass of each, then its place there."""
-    block = tl.arange(BLOCKS)[None, :]
+    block = tl.arange(0, BLOCKS)[None, :]
     masses = tl.zeros_like(row) + tl.zeros((1, BLOCKS), tl.int64)  # [ROWS, BLOCKS]
     for index in range(BLOCKS):
         col = index * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -163,7 +163,7 @@ def _token_in_row(
     return _token(col, kept, rest, first, tl.minimum(first + BLOCK, vocab) - 1)
 
 
-@jit
+@inline
 def _gathered(
     maxima: tl.tensor,
     low: tl.tensor,

@@ -326,6 +326,7 @@ CONTRACT = Op(
     oracle=oracle,
     bound=bound,
     exact=("token",),
+    integer=True,
     outs={"token": "out"},
     dtypes=(torch.float32,),
     row_inputs=("probs", "top_k", "top_p", "min_p", "uniform"),
