@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gb-router-cmd", metavar="CMD", help="starts your router: 'cmd … {worker_urls} {port}'")
     add("--gb-router", metavar="NAME", help="a router that the kit can start: reference, sglang-router, smg")
     add("--gb-kernels", metavar="MODULE", help="a module whose ops are held to the kernel contracts")
+    add("--gb-op", action="append", default=[], metavar="NAME", help="of the kernels only this op; repeatable")
     add("--gb-model", metavar="PATH", help="the model's Hugging Face folder, for tokenizer and oracle")
     add("--gb-api-key-env", default="GAUGEBLOCK_API_KEY", metavar="VAR", help="variable that holds the API key")
     add("--gb-timeout", type=float, metavar="SECONDS", help="total limit of one request")

@@ -18,6 +18,7 @@ class Selection:
     level: str = "extended"
     skips: dict[str, str] = field(default_factory=dict)
     expected_failures: dict[str, str] = field(default_factory=dict)
+    ops: frozenset[str] = frozenset()  # of the kernels; empty means all
     full_layer: str | None = None  # when set, smoke gates are in, and of other layers they alone
 
     def wants(self, check: Check) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -220,7 +220,10 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         skips=parse_skips(get("gb_skip")),
         expected_failures=read_expected_failures(get("gb_expected_failures")),
         full_layer=get("gb_gates_except"),
+        ops=frozenset(get("gb_op")),
     )
+    if selection.ops:
+        _require_ops(selection.ops)
     if selection.ids or selection.skips or selection.expected_failures or options.claims:
         known = load_checks()[0]
         selection.validate(known)
@@ -238,6 +241,15 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
     if options.router_name:
         legal_name("router", options.router_name, LAUNCHERS)
     return options, selection
+
+
+def _require_ops(names: Iterable[str]) -> None:
+    try:
+        from gaugeblock.kernels.contract import load_contracts
+    except ModuleNotFoundError as error:
+        raise KitError("ops need torch and triton: pip install 'gaugeblock[gpu]'") from error
+    for name in sorted(names):
+        legal_name("op", name, load_contracts())
 
 
 def _importable(module: str) -> bool:

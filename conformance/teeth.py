@@ -103,6 +103,8 @@ def _failing(fault: Fault, folder: str, scope: str) -> tuple[list[dict[str, Any]
         command += [word for layer in REACH[fault.place] for word in ("--layer", layer)]
     if scope == "named":
         command += ["--check", fault.check]
+        if op := _op(fault):
+            command += ["--op", op]
     log = Path(folder) / "log"
     with log.open("wb") as stream:
         child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
@@ -125,6 +127,15 @@ def _failing(fault: Fault, folder: str, scope: str) -> tuple[list[dict[str, Any]
     return failing, "" if failing or not errors else errors[0]
 
 
+def _op(fault: Fault) -> str | None:
+    """Return the op that a fault of the kernels changes."""
+    if fault.layer != "kernels":
+        return None
+    from gaugeblock.fixtures.targets.kernels import op_of
+
+    return op_of(fault.id)
+
+
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """End a run: SIGINT lets it stop its servers, SIGKILL ends it all the same."""
     for number, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
@@ -140,6 +151,16 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 def _stop_children() -> None:
     for child in list(_children):
         _stop(child)
+
+
+def _scores(kills: list[Kill]) -> dict[str, dict[str, int]]:
+    """Return the mutation score of each op: mutants, and those killed by the check that names them."""
+    scores: dict[str, Counter[str]] = {}
+    for kill in kills:
+        if kill.fault.layer == "kernels":
+            score = scores.setdefault(_op(kill.fault) or "shared", Counter(faults=0, named=0))
+            score.update(faults=1, named=int(kill.outcome == "named"))
+    return {op: dict(score) for op, score in sorted(scores.items())}
 
 
 def _matrix(kills: list[Kill], seconds: float) -> dict[str, Any]:
@@ -175,6 +196,7 @@ def _matrix(kills: list[Kill], seconds: float) -> dict[str, Any]:
             **{name: counts[name] for name in ("named", "other", "survived", "error")},
             "collateral": sum(bool(kill.collateral) for kill in kills),
             "by_layer": by_layer,
+            "by_op": _scores(kills),
             "seconds": round(seconds, 1),
         },
         "footer": {"complete": True},

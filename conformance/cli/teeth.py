@@ -47,6 +47,9 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
         f"{summary['other']} by another, {summary['survived']} survived, {summary['error']} errors, "
         f"{summary['collateral']} with collateral, {summary['seconds']:.0f} s"
     )
+    if summary["by_op"]:
+        scores = ", ".join(f"{op} {score['named']}/{score['faults']}" for op, score in summary["by_op"].items())
+        console.print(f"mutation score by op: {scores}")
     clean = summary["named"] == summary["faults"] and not summary["collateral"]
     return EXIT_CODES["error"] if summary["error"] else EXIT_CODES["conformant" if clean else "nonconformant"]
 

@@ -31,6 +31,7 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
 )
 @click.option("--router", metavar="NAME", help="A router the kit can start: reference, sglang-router, smg.")
 @click.option("--kernels", metavar="MODULE", help="A module whose ops are held to the kernel contracts.")
+@click.option("--op", "ops", multiple=True, metavar="NAME", help="Of the kernels only this op; repeatable.")
 @click.option("--model", metavar="PATH", help="The model's folder: enables the tokenizer, template and oracle checks.")
 @click.option("--layer", "layers", multiple=True, metavar="LAYER", help=f"Only this layer ({', '.join(LAYERS)}).")
 @click.option("--check", "ids", multiple=True, metavar="ID", help="Only this check (see `gaugeblock checks`).")
@@ -51,6 +52,7 @@ def verify(layers: tuple[str, ...], out: str | None, **given: Any) -> int:
     """
     options = {_NAMES.get(key, f"gb_{key}"): value for key, value in given.items()}
     read_options(options.__getitem__)  # misuse ends here, before anything starts
+    layers = layers or (("kernels",) if given["ops"] else ())  # an op is one of the kernels
     prepare_out(out)
     args = _pytest_args(options)
     if out is not None:
@@ -114,7 +116,7 @@ class _Frame:
         return EXIT_CODES[self.session.run.verdict["result"]]
 
 
-_NAMES = {"ids": "gb_check", "claims": "gb_claim", "skips": "gb_skip"}
+_NAMES = {"ids": "gb_check", "ops": "gb_op", "claims": "gb_claim", "skips": "gb_skip"}
 
 
 def _pytest_args(options: dict[str, Any]) -> list[str]:
