@@ -215,9 +215,13 @@ def _gate(calls: list[OpCall], text: str) -> Cost:
 
 def _rope(calls: list[OpCall], text: str) -> Cost:
     """Each of q and k read and written once, cosines and sines once for both."""
-    starts = [calls[i] for i in range(0, len(calls), 5)]
-    tables = 2 * _elements(starts[0], 1) * itemsize(starts[0], 1)
-    return Cost(sum(2 * _elements(call) * itemsize(call) for call in starts) + tables)
+    moved = 0
+    for match in re.finditer(_TURN, text):
+        group = calls[match.start() : match.end()]
+        last = group[-1]  # whose output is q, or k
+        elements = _elements(last) if "N" in match.group() else sum(prod(dims) for dims in last.shapes[0])
+        moved += 2 * elements * itemsize(group[0])
+    return Cost(moved + 2 * _elements(calls[0], 1) * itemsize(calls[0], 1))
 
 
 def _row(calls: list[OpCall], text: str) -> Cost:
@@ -239,9 +243,9 @@ def _sdpa(calls: list[OpCall], text: str) -> Cost:
     return Cost(max(sum(c.bytes for c in both) - 2 * scores, 0), sum(c.flops for c in both))
 
 
-_PAIR = "XNKXA"
+_TURN = "XNKXA|XXAXXAK{1,2}"  # x·cos + rotate_half(x)·sin, as transformers writes it, and half by half, as SGLang does
 PATTERNS: tuple[Pattern, ...] = (
-    Pattern("rope", "rotary embedding of q and k", rf"{_PAIR}(?:{_PAIR})?", _rope),
+    Pattern("rope", "rotary embedding of q and k", rf"(?:{_TURN}){{1,2}}", _rope),
     Pattern("add_rmsnorm", "residual add and RMSNorm", r"A(?:C?PMARXC?X|Z)", _norm),
     Pattern("add_rmsnorm", "RMSNorm without a residual", r"C?PMARXC?X|Z", _norm),
     Pattern("ln_linear", "LayerNorm, linear and activation", r"HL(?:G|S|XPXAXWAX)", _product),
