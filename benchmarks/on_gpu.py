@@ -3,10 +3,12 @@
     python3 benchmarks/on_gpu.py suite mutants bench sanitizer peers --out DIR
 
 ``suite``: every kernel check on every op. ``mutants``: every planted fault of the layer against the check that it
-names. ``bench``: `gaugeblock bench kernels`, then the latency check and its fault. ``sanitizer``: every op's small
-calls under compute-sanitizer. ``peers``: the suite on each installed peer. Each step has a time limit of its own
-(``--seconds bench=400``) and writes what it has as it goes. ``--site DIR``: a folder as ``pip download`` leaves it
-(wheels, and ``site/`` with unpacked packages), installed for this run into a temporary one.
+names. ``bench``: `gaugeblock bench kernels`, then the latency check and its faults. ``sanitizer``: every op's small
+calls under compute-sanitizer. ``peers``: the suite on each installed peer.
+
+Each step has a time limit of its own (``--seconds bench=400``) and writes what it has as it goes: ``checks.json``, and
+the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it (wheels, and ``site/`` with
+unpacked packages), installed for this run into a temporary one.
 
 Exit code 1: something failed, survived, or missed its gate.
 """
@@ -127,13 +129,12 @@ def finished(child: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 class Results:
-    """A step's results, written after each of them."""
+    """The results of one step, in ``checks.json`` beside those of the other steps; written as they come."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.begin = time.monotonic()
+    def __init__(self, folder: Path, step: str) -> None:
+        self.path, self.step = folder / "checks.json", step
+        self.begin = self.written = time.monotonic()
         self.found: list[dict[str, Any]] = []
-        self.written = 0.0
 
     def take(self, result: dict[str, Any]) -> None:
         """Keep one result and, every few seconds, write all."""
@@ -144,9 +145,13 @@ class Results:
     def write(self, complete: bool) -> None:
         """Write the file."""
         self.written = time.monotonic()
-        counts = Counter(result["outcome"] for result in self.found)
-        data = {"schema_version": 1, "seconds": round(self.written - self.begin, 1), "counts": counts}
-        data |= {"results": sorted(self.found, key=_order), "footer": {"complete": complete}}
+        data = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {"schema_version": 1}
+        data[self.step] = {
+            "seconds": round(self.written - self.begin, 1),
+            "counts": Counter(result["outcome"] for result in self.found),
+            "results": sorted(self.found, key=_order),
+            "complete": complete,
+        }
         self.path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -156,19 +161,22 @@ def _order(result: dict[str, Any]) -> tuple[str, str, str, tuple[str, ...]]:
 
 def work(options: argparse.Namespace, name: str, tasks: list[Task], deadline: float) -> Results:
     """Run tasks over the workers into a file of the step."""
-    results = Results(options.out / f"{name}.json")
+    results = Results(options.out, name)
     run_all(tasks, options.workers, deadline, results.take)
     results.write(True)
     return results
 
 
 def suite_tasks(module: str | None) -> list[Task]:
-    """Return every check on every op, the slow ones first."""
+    """Return every check on every op: the slow ones first, so that none is left alone at the end.
+
+    A peer's come last: there what compiles for every drawn shape must not keep the others from their turn.
+    """
     from gaugeblock.conformance.check import load_checks
 
     checks = [check_id for check_id in load_checks(("kernels",))[0] if check_id not in ALONE]
-    late = ("KER-013", "KER-016")
-    checks.sort(key=lambda check_id: check_id not in late)
+    slow = ("KER-013", "KER-016")
+    checks.sort(key=lambda check_id: (check_id in slow) == (module is None), reverse=True)
     return [Task(module, check_id, (op,), TASK_SECONDS) for check_id in checks for op in ops_of(check_id)]
 
 
@@ -223,7 +231,7 @@ def latency(options: argparse.Namespace, deadline: float) -> bool:
     faults = [fault for fault in load_faults().values() if fault.check == LATENCY]
     tasks = [Task(None, LATENCY, tuple(ops_of(LATENCY)), 120.0)]
     tasks += [Task(None, LATENCY, tuple(ops_of(LATENCY)), 60.0, fault.id, fault.message) for fault in faults]
-    results = Results(options.out / "latency.json")
+    results = Results(options.out, "latency")
     run_all(tasks, 1, deadline, results.take)
     results.write(True)
     for result in results.found:
