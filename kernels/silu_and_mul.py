@@ -13,6 +13,8 @@ SwiGLU: Shazeer 2020, arXiv:2002.05202.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
@@ -81,6 +83,13 @@ def silu_and_mul(x: torch.Tensor, *, out: torch.Tensor | None = None, config: Co
     Raises:
         Refused: shapes, dtypes, devices or strides that the op does not take.
     """
+    out = result_of_halves(x, out)
+    launch_over_halves(_silu_and_mul_kernel, x, out, config)
+    return out
+
+
+def result_of_halves(x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """Return ``out``, or a new tensor of half the last dimension of ``x``; refuse what does not fit."""
     if x.dim() == 0 or x.shape[-1] % 2:
         raise Refused(f"x has shape {tuple(x.shape)}, expected […, 2·hidden]: gate and up")
     hidden = x.shape[-1] // 2
@@ -89,20 +98,23 @@ def silu_and_mul(x: torch.Tensor, *, out: torch.Tensor | None = None, config: Co
     require_like("x", {"x": x, "out": out})
     require_hidden("out", hidden, MAX_HIDDEN)
     require_shape("out", out, shape)
-    _launch(input_rows(x), output_rows("out", out), config or config_for(hidden))
     return out
 
 
-def _launch(x: torch.Tensor, out: torch.Tensor, config: Config) -> None:
+def launch_over_halves(
+    kernel: Any, x: torch.Tensor, out: torch.Tensor, config: Config | None, **constants: Any
+) -> None:
+    """Launch an elementwise kernel of gate and up, with the signature of this module's, on checked tensors."""
+    x, out = input_rows(x), output_rows("out", out)
     rows, hidden = out.shape
     if rows == 0:
         return
-    size, warps = config
+    size, warps = config or config_for(hidden)
     tile_cols = min(next_power_of_two(hidden), size)
     tile_rows = size // tile_cols
     column_tiles = -(-hidden // tile_cols)
     with quiet():
-        _silu_and_mul_kernel[(-(-rows // tile_rows) * column_tiles,)](
+        kernel[(-(-rows // tile_rows) * column_tiles,)](
             x,
             out,
             x.stride(0),
@@ -113,6 +125,7 @@ def _launch(x: torch.Tensor, out: torch.Tensor, config: Config) -> None:
             ROWS=tile_rows,
             COLS=tile_cols,
             num_warps=warps,
+            **constants,
         )
 
 
