@@ -101,8 +101,8 @@ def _extend_attention_kernel(
     seen_by_all = (prefix + token_0 + 1) // KEYS * KEYS
     seen_by_last = tl.minimum(prefix + token_0 + TOKENS, seq_len)
     largest = tl.full([ROWS], float("-inf"), tl.float32)  # of the logits so far, in units of log₂e
-    total = tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, HEAD_DIM], tl.float32)
+    total = tl.full([ROWS], 0.0, tl.float32)
+    acc = tl.full([ROWS, HEAD_DIM], 0.0, tl.float32)
     for masked in tl.static_range(2):  # first the tiles that every row sees whole, then those on the diagonal
         begin = seen_by_all if masked else 0
         end = seen_by_last if masked else seen_by_all
