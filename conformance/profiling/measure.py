@@ -181,7 +181,7 @@ def compare_times(model: Any, work: Workload, implementation: Implementation) ->
 
 
 def _shares(before: list[float], after: list[float]) -> Shares:
-    ratios = statistics.quantiles([b / a for b, a in zip(before, after, strict=True)], n=10)
+    ratios = statistics.quantiles([b / a for b, a in zip(before, after, strict=True)], n=10, method="inclusive")
     return Shares(statistics.median(before), statistics.median(after), ratios[0], ratios[-1])
 
 

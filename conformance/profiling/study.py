@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gaugeblock.conformance.profiling import measure
 from gaugeblock.conformance.profiling.agreement import Judge
 from gaugeblock.conformance.profiling.ceilings import Ceilings, measure_ceilings
@@ -22,10 +20,15 @@ from gaugeblock.conformance.profiling.patterns import PATTERNS, Candidate, find,
 from gaugeblock.conformance.profiling.trace import Trace, read_trace
 from gaugeblock.conformance.profiling.workload import Workload, make_workload
 from gaugeblock.kernels.contract import Op, load_contracts
+from gaugeblock.kernels.runtime import INTERPRETED
 
 TOP = 3
 SMALL = (16, 2)
 """Prompt and decode tokens of the comparison that runs our kernels in the interpreter."""
+COMPILED = (
+    "times are of the same compositions through torch.compile: the fused Triton ops need a GPU, here they run in the "
+    "interpreter and only their outputs count"
+)
 Say = Callable[[str], None]
 
 
@@ -93,12 +96,7 @@ def study_model(
     study.dtype = str(model.dtype).removeprefix("torch.")
     study.workload = {"prompt_tokens": prompt, "decode_tokens": decode}
     if fuse:
-        contracts = load_contracts()
-        fusions = [f for f in available(model) if f.op in contracts]
-        if not fusions:
-            study.notes.append(f"no fusion has a place in {type(model).__name__}: nothing to re-measure")
-        else:
-            _measure_again(study, model, work, fusions, contracts, before, say)
+        _measure_again(study, model, work, load_contracts(), before, say)
     return study
 
 
@@ -106,47 +104,67 @@ def _measure_again(
     study: Study,
     model: Any,
     work: Workload,
-    fusions: list[Fusion],
     contracts: dict[str, Op],
     before: measure.Work,
     say: Say,
 ) -> None:
-    device = model.device.type
-    groups = [[f] for f in fusions] + ([fusions] if len(fusions) > 1 else [])
-    ours = measure.ours(fusions, contracts, device)
-    missing = measure.compiler_missing(device)
-    timed: list[Implementation] = []
-    if ours is not None and ours.timed:
-        timed += [measure.ours(group, contracts, device) or ours for group in groups]
-    elif not missing:
-        timed += [measure.compiled(group, contracts) for group in groups]
-        study.notes.append(
-            "times are of the same compositions through torch.compile: the fused Triton ops need a GPU, "
-            "here they run in the interpreter and only their outputs count"
-        )
-    else:
-        study.notes.append(f"{missing}; the fused Triton ops need a GPU: only the outputs are compared")
     try:
         judge = Judge(model, work)
-    except torch.OutOfMemoryError:
-        study.notes.append(
-            "the weights in the wider dtype do not fit beside the model: nothing to judge the outputs by, so nothing "
-            "was replaced"
-        )
+    except RuntimeError as error:  # out of memory is one
+        line = str(error).partition("\n")[0]
+        study.notes.append(f"nothing was replaced: no copy in the wider dtype to judge the outputs by ({line})")
         return
     study.null = judge.null
-    if ours is not None and not ours.timed:
-        small = Judge(model, make_workload(model, *SMALL))
-        for group in groups[: len(fusions)]:
-            say(f"comparing {group[0].op} in the interpreter")
-            single = measure.ours(group, contracts, device) or ours
-            study.variants.append(measure.measure_variant(model, work, small, single, None, study.trace))
-    elif ours is None:
+    fusions = _fitting(study, [f for f in available(model) if f.op in contracts], judge, contracts)
+    if not fusions:
+        study.notes.append(f"no op of ours can be put into {type(model).__name__}: nothing was re-measured")
+        return
+    if measure.ours(fusions, contracts, model.device.type) is None:
         study.notes.append("our kernels are compiled for this machine's GPU and do not take the CPU's tensors")
+    elif INTERPRETED:
+        small = Judge(model, make_workload(model, *SMALL))
+        for fusion in fusions:
+            say(f"comparing {fusion.op} in the interpreter")
+            single = measure.ours([fusion], contracts, model.device.type)
+            assert single is not None
+            study.variants.append(measure.measure_variant(model, work, small, single, None, study.trace))
+    groups = [[f] for f in fusions] + ([fusions] if len(fusions) > 1 else [])
     with tempfile.TemporaryDirectory(prefix="gaugeblock-profile-") as scratch:
-        for implementation in timed:
-            ops = [f.op for f in implementation.calls]
-            say(f"measuring {' + '.join(ops)}")
-            last = len(ops) == len(fusions)
-            trace = study.trace.with_name("trace-fused.json") if last else Path(scratch) / f"{ops[0]}.json"
+        for group in groups:
+            implementation = _timed(study, group, contracts, model.device.type)
+            if implementation is None:
+                break
+            say(f"measuring {' + '.join(f.op for f in group)}")
+            trace = study.trace.with_name("trace-fused.json") if group is groups[-1] else Path(scratch) / "trace.json"
             study.variants.append(measure.measure_variant(model, work, judge, implementation, before, trace))
+
+
+def _fitting(study: Study, fusions: list[Fusion], judge: Judge, contracts: dict[str, Op]) -> list[Fusion]:
+    """Return the fusions whose unfused baseline leaves the outputs as they are: there, the op is what the model does.
+
+    Another model may have parts of the same names that compute something else: an interleaved rotary embedding, norms
+    behind the blocks. That is no fault of an op.
+    """
+    fitting = []
+    for fusion in fusions:
+        try:
+            why = "" if judge.judge({fusion: contracts[fusion.op].eager}).right else "its parts compute something else"
+        except Exception as error:
+            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if why:
+            study.notes.append(f"{fusion.op} does not fit this model and is left out ({why})")
+        else:
+            fitting.append(fusion)
+    return fitting
+
+
+def _timed(study: Study, group: list[Fusion], contracts: dict[str, Op], device: str) -> Implementation | None:
+    """Return what is timed on a device: our kernels where they are compiled, else a compiled composition or nothing."""
+    ours = measure.ours(group, contracts, device)
+    if ours is not None and ours.timed:
+        return ours
+    missing = measure.compiler_missing(device)
+    note = f"{missing}; the fused Triton ops need a GPU: only the outputs were compared" if missing else COMPILED
+    if note not in study.notes:
+        study.notes.append(note)
+    return None if missing else measure.compiled(group, contracts)
