@@ -9,10 +9,12 @@ imported Triton before: kernels avoid the few functions of ``tl`` that are thems
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,13 @@ def quiet() -> AbstractContextManager[Any]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)  # a maximum of nothing but NaN
-        yield
+    builder = importlib.import_module("triton.runtime.interpreter").interpreter_builder
+    options = builder.options
+    # Without debugging the interpreter looks for integer overflows too, a quarter of its time, and drops what it finds.
+    builder.options = replace(options, sanitize_overflow=options.debug)
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)  # a maximum of nothing but NaN
+            yield
+    finally:
+        builder.options = options
