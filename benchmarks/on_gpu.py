@@ -81,11 +81,8 @@ def make_importable() -> None:
     try:
         import gaugeblock.kernels  # noqa: F401 # only whether it is there
     except ModuleNotFoundError:
-        namespace = Path(tempfile.gettempdir()) / f"gaugeblock-path-{os.getuid()}-{abs(hash(str(ROOT))) % 10**8}"
-        namespace.mkdir(exist_ok=True)
-        link = namespace / "gaugeblock"
-        if not link.is_symlink():
-            link.symlink_to(ROOT)
+        namespace = Path(tempfile.mkdtemp(prefix="gaugeblock-path-"))
+        (namespace / "gaugeblock").symlink_to(ROOT)
         sys.path.insert(0, str(namespace))
         add_to_path(str(namespace))
 
