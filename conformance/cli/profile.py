@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +100,6 @@ def _prepare(out: Path) -> None:
 def _model(folder: Path, dtype: str, device: str | None, prompt: int, decode: int, out: Path, fuse: bool) -> Study:
     if not (folder / "config.json").is_file():  # before torch is loaded
         raise KitError(f"no model folder at {str(folder)!r}: give a Hugging Face folder with config.json")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler prints its own start and stop
     import torch
     from rich.console import Console
 

@@ -132,7 +132,7 @@ def _spell(call: OpCall) -> Iterator[tuple[str, OpCall]]:
 def find(trace: Trace, ceilings: Ceilings | None, patterns: Iterable[Pattern]) -> list[Candidate]:
     """Return the candidates, the largest possible saving first. A call belongs to the first pattern that takes it."""
     text, calls = letters(sorted(trace.calls, key=lambda call: (str(call.thread), call.begin)))
-    idle = {name: idle_share(trace, name) for name in {call.phase for call in trace.calls}}
+    waits = {name: idle_share(trace, name) / trace.slowed.get(name, 1.0) for name in {c.phase for c in trace.calls}}
     candidates: dict[tuple[str, str], Candidate] = {}
     for pattern in patterns:
         spans = [match.span() for match in re.finditer(pattern.regex, text) if match.group()]
@@ -140,7 +140,7 @@ def find(trace: Trace, ceilings: Ceilings | None, patterns: Iterable[Pattern]) -
             taken = [(text[i], calls[i]) for i in range(begin, end) if text[i] not in pattern.bystanders]
             op = pattern.op if pattern.op != ATTENTION else _attention_op(taken)
             candidate = candidates.setdefault((op, pattern.title), Candidate(op, pattern.title, ""))
-            _add(candidate, pattern, taken, ceilings, idle if trace.on_device else None)
+            _add(candidate, pattern, taken, ceilings, waits if trace.on_device else None)
         blank = list(text)
         for begin, end in spans:
             kept = [c if c in pattern.bystanders else "#" for c in text[begin:end]]
@@ -164,9 +164,9 @@ def _add(
     pattern: Pattern,
     taken: list[tuple[str, OpCall]],
     ceilings: Ceilings | None,
-    idle: dict[str, float] | None,
+    waits: dict[str, float] | None,
 ) -> None:
-    """Count one place. ``idle``: by phase, None on a CPU."""
+    """Count one place. ``waits``: the share of the host's time that the device waits for, by phase; None on a CPU."""
     calls = [call for _, call in taken]
     every = [below for call in calls for below in call.walk()]
     costs = [found for call in calls if (found := total(call)) is not None]
@@ -174,18 +174,18 @@ def _add(
         fused = pattern.fused(calls, "".join(letter for letter, _ in taken))
     except (IndexError, ValueError, KeyError):  # shapes were not recorded: the time alone is known
         fused = Cost(0)
-    launches = len(costs) if idle is None else sum(len(c.kernels) for c in every)
+    launches = len(costs) if waits is None else sum(len(c.kernels) for c in every)
     host = sum(c.host_us for c in every)
     candidate.places += 1
     candidate.operators = candidate.operators or " ".join(base_name(call.name) for call in calls)
     candidate.launches += launches
-    candidate.self_us += host if idle is None else sum(c.device_us for c in every)
+    candidate.self_us += host if waits is None else sum(c.device_us for c in every)
     candidate.bytes += sum(found.bytes for found in costs)
     candidate.fused_bytes += fused.bytes
     candidate.fused_us += ceilings.floor_us(fused.bytes, fused.flops) if ceilings is not None else 0.0
     candidate.phases[calls[0].phase] = candidate.phases.get(calls[0].phase, 0) + 1
-    if idle is not None and launches:
-        candidate.waiting_us += host * (1 - 1 / launches) * idle.get(calls[0].phase, 0.0)
+    if waits is not None and launches:
+        candidate.waiting_us += host * (1 - 1 / launches) * waits.get(calls[0].phase, 0.0)
 
 
 def _attention_op(taken: list[tuple[str, OpCall]]) -> str:

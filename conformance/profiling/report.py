@@ -71,6 +71,13 @@ def show(study: Study, console: Console) -> None:
         by = ", ".join(dict.fromkeys(variant.implementation for variant in timed))
         console.print(f"\n[bold]measured again[/], by {escape(by)}; decode is a token")
         console.print(_times(timed, study.device != "cpu"))
+    if any(share > 0.5 for share in study.idle.values()):
+        console.print(
+            "note: the device mostly waits for the host's launches; a server that replays CUDA graphs gains what the "
+            "device's time gains",
+            style="dim",
+            soft_wrap=True,
+        )
     for note in study.notes:
         console.print(f"note: {escape(note)}", style="dim", soft_wrap=True)
     for variant in study.wrong:

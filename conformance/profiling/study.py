@@ -18,7 +18,7 @@ from gaugeblock.conformance.profiling.operators import Row, operators
 from gaugeblock.conformance.profiling.patching import Fusion
 from gaugeblock.conformance.profiling.patterns import PATTERNS, Candidate, find, idle_share
 from gaugeblock.conformance.profiling.trace import Trace, read_trace
-from gaugeblock.conformance.profiling.workload import Workload, make_workload
+from gaugeblock.conformance.profiling.workload import Workload, make_workload, walls
 from gaugeblock.kernels.contract import Op, load_contracts
 from gaugeblock.kernels.runtime import INTERPRETED
 
@@ -92,7 +92,9 @@ def study_model(
     say(f"profiling {prompt} prompt and {decode} decode tokens")
     path = out / "trace.json"
     before = measure.observe(model, work, path)
-    study = read_study(source, path, ceilings)
+    trace = read_trace(path)
+    trace.unrecorded(walls(model, work))
+    study = read_study(source, path, ceilings, trace)
     study.dtype = str(model.dtype).removeprefix("torch.")
     study.workload = {"prompt_tokens": prompt, "decode_tokens": decode}
     if fuse:

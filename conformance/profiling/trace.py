@@ -67,8 +67,9 @@ class OpCall:
 class Trace:
     """``calls``: the outermost ones in order of time; ``loose``: kernels launched outside any operator.
 
-    ``phases``: wall time by name. ``device``: the accelerator's name, None on a CPU. ``peak_bytes``: the most that was
-    allocated at once above what was there at the start, None when the profiler did not record memory.
+    ``phases``: wall time by name; ``slowed``: by how much recording has stretched it, where that is known. ``device``:
+    the accelerator's name, None on a CPU. ``peak_bytes``: the most that was allocated at once above what was there at
+    the start, None when the profiler did not record memory.
     """
 
     calls: list[OpCall]
@@ -76,6 +77,12 @@ class Trace:
     phases: dict[str, float]
     device: str | None = None
     peak_bytes: int | None = None
+    slowed: dict[str, float] = field(default_factory=dict)
+
+    def unrecorded(self, walls: dict[str, float]) -> None:
+        """Take the wall times (µs) of runs that were not recorded."""
+        self.slowed = {name: max(self.phases[name] / us, 1.0) for name, us in walls.items() if name in self.phases}
+        self.phases = {**self.phases, **walls}
 
     @property
     def on_device(self) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SEED = 0
 RECORDED = 3
+"""Runs of which the fastest is recorded, and runs of which the median is the wall time."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,13 @@ def run(
     return Seconds(middle - start, (end - middle) / work.decode), logits
 
 
+def walls(model: Any, work: Workload) -> dict[str, float]:
+    """Return microseconds of each phase when nothing is recorded: the median of a few runs."""
+    found = [run(model, work)[0] for _ in range(RECORDED)]
+    prefill, decode = (statistics.median(getattr(s, name) for s in found) for name in ("prefill", "decode"))
+    return {"prefill": prefill * 1e6, "decode": decode * work.decode * 1e6}
+
+
 def _keeps(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -129,6 +139,7 @@ def _phase(name: str, annotate: bool) -> AbstractContextManager[Any]:
 
 def profile(model: Any, work: Workload, out: Path) -> None:
     """Write the Chrome trace of the fastest of a few recorded runs: whatever else the machine does only adds time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler prints its own start and stop
     activities = [torch.profiler.ProfilerActivity.CPU]
     if model.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
