@@ -9,7 +9,13 @@ from torch import nn
 
 from gaugeblock.conformance.profiling.patching import Call, Patches, never
 
-SILU = ("SiLU", "SiLUActivation")
+SILU: dict[str, dict[str, Any]] = {"SiLU": {}, "SiLUActivation": {}}
+GELU: dict[str, dict[str, Any]] = {
+    "GELUActivation": {"approximate": "none"},
+    "GELUTanh": {"approximate": "tanh"},
+    "NewGELUActivation": {"approximate": "tanh"},
+}
+"""By the class of the activation: what the op is told of it."""
 ACTIVATIONS = {
     "GELUActivation": "gelu",
     "GELU": "gelu",
@@ -27,6 +33,16 @@ BLOCKS = (
 
 
 def install_silu_and_mul(model: Any, call: Call, patches: Patches) -> int:
+    """Fuse the SiLU of a gate with its product with up."""
+    return _install_gated(model, call, patches, SILU)
+
+
+def install_gelu_and_mul(model: Any, call: Call, patches: Patches) -> int:
+    """Fuse the GELU of a gate, exact or by tanh, with its product with up."""
+    return _install_gated(model, call, patches, GELU)
+
+
+def _install_gated(model: Any, call: Call, patches: Patches, activations: dict[str, dict[str, Any]]) -> int:
     """Run gate and up as one product whose output the op takes, as serving engines lay it out.
 
     The two weights become views of one tensor: nothing is stored twice, and values stay bit for bit.
@@ -34,22 +50,22 @@ def install_silu_and_mul(model: Any, call: Call, patches: Patches) -> int:
     places = 0
     for mlp in model.modules():
         parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-        act = getattr(mlp, "act_fn", None)
-        if not all(type(part) is nn.Linear for part in parts) or type(act).__name__ not in SILU:
+        options = activations.get(type(getattr(mlp, "act_fn", None)).__name__)
+        if not all(type(part) is nn.Linear for part in parts) or options is None:
             continue
         places += 1
         if call is not never:
-            patches.set(mlp, "forward", _gated_forward(mlp, call))
+            patches.set(mlp, "forward", _gated_forward(mlp, call, options))
     return places
 
 
-def _gated_forward(mlp: Any, call: Call) -> Call:
+def _gated_forward(mlp: Any, call: Call, options: dict[str, Any]) -> Call:
     weight = _side_by_side(mlp.gate_proj, mlp.up_proj, "weight")
     bias = _side_by_side(mlp.gate_proj, mlp.up_proj, "bias")
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         assert weight is not None
-        out: torch.Tensor = mlp.down_proj(call(nn.functional.linear(x, weight, bias)))
+        out: torch.Tensor = mlp.down_proj(call(nn.functional.linear(x, weight, bias), **options))
         return out
 
     return forward

@@ -90,8 +90,8 @@ def install_rope(model: Any, call: Call, patches: Patches) -> int:
     rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
     module = sys.modules[type(model).__module__]
     original = getattr(module, "apply_rotary_pos_emb", None)
-    layers = _decoder_layers(model)
-    if rotary is None or original is None or not layers:
+    places = sum(type(part).__name__.endswith("Attention") for part in model.modules())
+    if rotary is None or original is None:
         return 0
     angles = rotary.forward
 
@@ -112,4 +112,4 @@ def install_rope(model: Any, call: Call, patches: Patches) -> int:
 
     patches.set(rotary, "forward", table)
     patches.set(module, "apply_rotary_pos_emb", rotate)
-    return len(layers)
+    return places

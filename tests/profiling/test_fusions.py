@@ -104,11 +104,6 @@ def _ignores_the_weight(x, residual, weight, eps):
     return _norm_of(x + residual, torch.ones_like(weight), eps), x + residual
 
 
-def _epsilon_outside_the_root(x, residual, weight, eps):
-    total = x + residual
-    return (total.float() / (total.float().square().mean(-1, keepdim=True).sqrt() + eps) * weight).to(x.dtype), total
-
-
 def _larger_epsilon(x, residual, weight, eps):
     return _norm_of(x + residual, weight, 1e-3), x + residual
 
@@ -159,6 +154,42 @@ def test_a_wrong_replacement_is_seen(judge, name, wrong):
     agreement = judge.judge({BY_OP[name]: wrong})
     assert not agreement.right, agreement
     assert agreement.fp32.value > 10 * agreement.fp32.limit
+
+
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("qwen3", ["add_rmsnorm", "silu_and_mul", "rope"], []),
+        ("phi3", ["add_rmsnorm", "rope"], []),  # its gate and up are one product already
+        ("gemma2", ["gelu_and_mul", "rope"], []),  # its norm multiplies by 1 + weight
+        ("gpt_neox", ["ln_linear"], []),
+        ("glm", ["add_rmsnorm"], ["rope"]),  # turns neighbours
+    ],
+)
+def test_relatives_take_what_fits_them_and_the_outputs_say_so(kind, right, wrong):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    other = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL)).eval()
+    for name, parameter in other.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    own = Judge(other, make_workload(other, 9, 2))
+    judged = {fusion.op: own.judge({fusion: CONTRACTS[fusion.op].eager}).right for fusion in available(other)}
+    assert judged == {**dict.fromkeys(right, True), **dict.fromkeys(wrong, False)}
 
 
 def test_gpt2_has_a_place_for_layernorm_and_linear():
