@@ -61,7 +61,7 @@ def _silu_and_mul_kernel(
 Config = tuple[int, int]
 """Elements of the result a program, and warps."""
 
-CONFIGS: tuple[Config, ...] = tuple((size, warps) for size in (512, 1024, 2048, 4096, 32768) for warps in (2, 4, 8))
+CONFIGS: tuple[Config, ...] = (*((32768, 8),) * INTERPRETED, (1024, 4), (2048, 4), (2048, 8), (4096, 8))
 """Every tile that ``config_for`` may choose, and its neighbours."""
 
 
