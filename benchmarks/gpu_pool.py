@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+COMPILE = "compile"
 START_SECONDS = 120.0  # importing torch and triton in many processes at once
 
 
@@ -20,7 +21,8 @@ START_SECONDS = 120.0  # importing torch and triton in many processes at once
 class Task:
     """One check on some ops of one module, with a fault planted or none. ``message``: what its failure must contain.
 
-    With a fault, the first op whose failure holds the message ends the task.
+    With a fault, the first op whose failure holds the message ends the task. The check ``COMPILE`` is none: it makes
+    calls that others will make, so that they find their kernels in Triton's cache; ``piece`` says which.
     """
 
     module: str | None
@@ -29,6 +31,7 @@ class Task:
     seconds: float
     fault: str | None = None
     message: str = ""
+    piece: int = 0
 
 
 def run_all(tasks: Sequence[Task], workers: int, deadline: float, done: Callable[[dict[str, Any]], None]) -> None:
@@ -136,6 +139,8 @@ def perform(task: Task) -> dict[str, Any]:
     """Run a task in this process: the worst outcome over its ops, or ``named`` for a fault that the check kills."""
     from gaugeblock.fixtures.faults.record import planted
 
+    if task.check == COMPILE:
+        return compile_piece(task)
     with planted(task.fault):
         found = []
         for op_name in task.ops:
@@ -148,6 +153,41 @@ def perform(task: Task) -> dict[str, Any]:
     if task.fault:
         return {"outcome": "other" if outcome in ("failed", "error") else "survived", "message": message[:600]}
     return {"outcome": outcome, "message": message[:1200]}
+
+
+def pieces(op: Any) -> int:
+    """Return how many pieces compiling an op is cut into: a dtype and variant each, and a configuration each."""
+    return len(op.dtypes) * len(op.variants) + len(op.configs)
+
+
+def compile_piece(task: Task) -> dict[str, Any]:
+    """Make the calls of one piece; a failure here is met again, and told, by the check that makes the call."""
+    from gaugeblock.kernels.contract import load_contracts
+
+    op = load_contracts()[task.ops[0]]
+    forms = [(dtype, variant) for dtype in op.dtypes for variant in op.variants]
+    if task.piece < len(forms):
+        dtype, variant = forms[task.piece]
+        sizes = (op.sizes.small, op.sizes.usual, op.sizes.odd, op.sizes.long)
+        calls = [(op.make(rows, size, dtype, 0, "normal", **variant), {}) for size in sizes for rows in (5, 1)]
+    else:
+        number = task.piece - len(forms)
+        cases = list(op.some_cases(5, op.sizes.usual, 17))  # KER-016's
+        calls = [(cases[number % len(cases)], {"config": op.configs[number]})]
+    failed = ""
+    for case, more in calls:
+        try:
+            op.kernel(*case.to("cuda" if on_a_gpu() else "cpu").inputs.values(), **case.params, **more)
+        except Exception as error:
+            failed = f"{case.label} {more}: {type(error).__name__}: {error}"
+    return {"outcome": "failed" if failed else "passed", "message": failed[:400]}
+
+
+def on_a_gpu() -> bool:
+    """Whether kernels run compiled."""
+    from gaugeblock.kernels.runtime import DEVICE
+
+    return DEVICE == "cuda"
 
 
 def one(task: Task, op_name: str) -> tuple[str, str]:
