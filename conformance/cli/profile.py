@@ -52,7 +52,7 @@ def profile(
 
     Writes profile.json, trace.json (open it in Perfetto or chrome://tracing) and trace-fused.json.
 
-    Exit codes: 0 measured, 1 a replacement changed the model's outputs, 2 usage, 4 the engine is not reachable or the
+    Exit codes: 0 measured, 1 a replacement failed or changed the model's outputs, 2 usage, 4 the engine is not reachable or the
     device missing.
     """
     _refuse_contradictions(model, engine_url, trace, nsys, command)
@@ -123,4 +123,4 @@ def _finish(study: Study, out: Path) -> int:
         console = Console(highlight=False, width=WIDE)  # a file has no edge; tables would be folded at 80
     show(study, console)
     click.echo(f"written: {path}, {study.trace}")
-    return WRONG if study.wrong else 0
+    return WRONG if study.wrong or study.failures else 0

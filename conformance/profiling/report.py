@@ -42,6 +42,7 @@ def write_report(study: Study, out: Path) -> Path:
         "candidates": [{**c.describe(), "covered": c.op in study.covered} for c in study.candidates],
         "null_overlap_loss": study.null,
         "fused": [variant.describe() for variant in study.variants],
+        "failures": study.failures,
         "notes": study.notes,
         "footer": {"complete": True},
     }
@@ -80,6 +81,8 @@ def show(study: Study, console: Console) -> None:
         )
     for note in study.notes:
         console.print(f"note: {escape(note)}", style="dim", soft_wrap=True)
+    for failure in study.failures:
+        console.print(f"[bold red]failed[/] {escape(failure)}", soft_wrap=True)
     for variant in study.wrong:
         wrong = variant.agreement.worst
         console.print(

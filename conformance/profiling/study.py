@@ -49,12 +49,26 @@ class Study:
     workload: dict[str, int] = field(default_factory=dict)
     variants: list[Variant] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     null: float | None = None
 
     @property
     def wrong(self) -> list[Variant]:
         """Replacements whose outputs differ from the model's."""
         return [variant for variant in self.variants if not variant.agreement.right]
+
+    def measure(self, *arguments: Any) -> bool:
+        """Add what ``measure_variant`` returns, or why it failed; return whether the replacement is right."""
+        implementation: Implementation = arguments[3]
+        try:
+            variant = measure.measure_variant(*arguments)
+        except Exception as error:  # a kernel's compiler and driver raise what they like; the other ops go on
+            line = str(error).strip().partition("\n")[0]
+            ops = " + ".join(f.op for f in implementation.calls)
+            self.failures.append(f"{ops}, {implementation.label}: {type(error).__name__}: {line}")
+            return False
+        self.variants.append(variant)
+        return variant.agreement.right
 
 
 def read_study(source: str, path: Path, ceilings: Ceilings | None, trace: Trace | None = None) -> Study:
@@ -129,16 +143,19 @@ def _measure_again(
             say(f"comparing {fusion.op} in the interpreter")
             single = measure.ours([fusion], contracts, model.device.type)
             assert single is not None
-            study.variants.append(measure.measure_variant(model, work, small, single, None, study.trace))
-    groups = [[f] for f in fusions] + ([fusions] if len(fusions) > 1 else [])
+            study.measure(model, work, small, single, None, study.trace)
+    right: list[Fusion] = []
     with tempfile.TemporaryDirectory(prefix="gaugeblock-profile-") as scratch:
-        for group in groups:
-            implementation = _timed(study, group, contracts, model.device.type)
+        for fusion in fusions:
+            implementation = _timed(study, [fusion], contracts, model.device.type)
             if implementation is None:
-                break
-            say(f"measuring {' + '.join(f.op for f in group)}")
-            trace = study.trace.with_name("trace-fused.json") if group is groups[-1] else Path(scratch) / "trace.json"
-            study.variants.append(measure.measure_variant(model, work, judge, implementation, before, trace))
+                return
+            say(f"measuring {fusion.op}")
+            if study.measure(model, work, judge, implementation, before, Path(scratch) / "trace.json"):
+                right.append(fusion)
+    if len(right) > 1 and (together := _timed(study, right, contracts, model.device.type)) is not None:
+        say("measuring all together")
+        study.measure(model, work, judge, together, before, study.trace.with_name("trace-fused.json"))
 
 
 def _fitting(study: Study, fusions: list[Fusion], judge: Judge, contracts: dict[str, Op]) -> list[Fusion]:

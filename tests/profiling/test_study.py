@@ -88,10 +88,28 @@ def test_a_wrong_op_is_named_untimed_and_exit_code_1(tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(measure, "compiled", backwards)
     found = studied(tmp_path)
-    assert [variant.ops for variant in found.wrong] == [("silu_and_mul",), ("add_rmsnorm", "silu_and_mul", "rope")]
+    assert [variant.ops for variant in found.wrong] == [("silu_and_mul",)]
+    assert found.variants[-1].ops == ("add_rmsnorm", "rope")  # what is right goes on
     assert all(not variant.times and variant.why_untimed == "the outputs differ" for variant in found.wrong)
     assert _finish(found, tmp_path) == 1
     assert "wrong silu_and_mul, planted: overlap loss" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_op_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def broken(*_inputs, **_params):
+        raise RuntimeError("no kernel image\nfor this card")
+
+    def one_fails(group, contracts):
+        calls = {f: broken if f.op == "rope" else contracts[f.op].eager for f in group}
+        return measure.Implementation("planted", calls)
+
+    monkeypatch.setattr(measure, "compiled", one_fails)
+    found = studied(tmp_path)
+    assert found.failures == ["rope, planted: RuntimeError: no kernel image"]
+    assert found.variants[-1].ops == ("add_rmsnorm", "silu_and_mul")
+    assert _finish(found, tmp_path) == 1
+    assert "failed rope, planted" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")
