@@ -434,9 +434,8 @@ CONTRACT = Op(
     kinds=("normal", "small", "scaled", "offset", "denormal", "large", "zeros", "negative", "empty"),
     variants=(
         {},
-        {"heads": (2, 2), "page_size": 1},
+        {"heads": (2, 2), "head_dim": 80, "page_size": 1},
         {"heads": (6, 2), "head_dim": 128, "page_size": 64},
-        {"heads": (4, 1), "head_dim": 80},
     ),
     sizes=Sizes(small=32, odd=63, usual=200, long=513),
     tied=("k_cache", "v_cache"),
