@@ -21,9 +21,9 @@ class Config:
 
     ``block_m`` tokens × ``block_n`` channels a tile, ``block_k`` of the summed index a step. ``swap`` computes the
     transposed tile: channels take the tensor core's side of 64, a few tokens the other. ``bulk``: the tensor memory
-    accelerator moves the tiles of the tensors whose layout it takes. ``persistent``: one program a multiprocessor walks
-    over the tiles, and ``specialize`` gives it warps that only load. ``subtiles``: a tile is stored in so many parts.
-    ``group``: so many rows of tiles are visited together, for the L2 cache.
+    accelerator fetches the tiles of operands whose layout it takes; ``bulk_out``: it then stores the result's as well,
+    in ``subtiles`` parts. ``persistent``: one program a multiprocessor walks over the tiles, and ``specialize`` gives
+    it warps that only load. ``group``: so many rows of tiles are visited together, for the L2 cache.
     """
 
     block_m: int
@@ -33,6 +33,7 @@ class Config:
     stages: int
     swap: bool = False
     bulk: bool = False
+    bulk_out: bool = True
     persistent: bool = False
     specialize: bool = False
     subtiles: int = 1
@@ -164,7 +165,8 @@ def launch(
     chosen = config or config_for(rows, columns, depth)
     tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
     bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)
-    bulk_out = bulk and out.element_size() == 2 and _takes_bulk(out)  # an fp32 tile beside the operands is too large
+    # an fp32 tile beside the operands is too large
+    bulk_out = bulk and chosen.bulk_out and out.element_size() == 2 and _takes_bulk(out)
     with quiet():
         _int8_linear_kernel[(min(tiles, _processors()) if chosen.persistent else tiles,)](
             _described(x, (chosen.block_m, chosen.block_k)) if bulk else x,

@@ -137,10 +137,12 @@ from gaugeblock.kernels import _int8_linear_tiles as tiles
 kernel = tiles._int8_linear_kernel
 for c in tiles.CONFIGS:
     constants = dict(BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, GROUP=c.group, SWAP=c.swap, BULK=c.bulk,
-                     BULK_OUT=c.bulk, PERSISTENT=c.persistent, SPECIALIZE=c.specialize, SUBTILES=c.subtiles)
+                     BULK_OUT=c.bulk and c.bulk_out, PERSISTENT=c.persistent, SPECIALIZE=c.specialize,
+                     SUBTILES=c.subtiles)
+    described = dict(x=c.bulk, w=c.bulk, out=c.bulk and c.bulk_out)
     blocks = dict(x=("i8", c.block_m, c.block_k), w=("i8", c.block_n, c.block_k),
                   out=("bf16", c.block_m, c.block_n // c.subtiles))
-    types = {name: f"tensordesc<{t}[{m}, {k}]>" if c.bulk else f"*{t}" for name, (t, m, k) in blocks.items()}
+    types = {name: f"tensordesc<{t}[{m}, {k}]>" if described[name] else f"*{t}" for name, (t, m, k) in blocks.items()}
     types |= {"x_scale_ptr": "*fp32", "w_scale_ptr": "*fp32", "bias_ptr": "*bf16"}
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
