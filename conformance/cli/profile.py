@@ -52,8 +52,8 @@ def profile(
 
     Writes profile.json, trace.json (open it in Perfetto or chrome://tracing) and trace-fused.json.
 
-    Exit codes: 0 measured, 1 a replacement failed or changed the model's outputs, 2 usage, 4 the engine is not reachable or the
-    device missing.
+    Exit codes: 0 measured, 1 a replacement failed or changed the model's outputs, 2 usage, 4 the engine is not
+    reachable or the device missing.
     """
     _refuse_contradictions(model, engine_url, trace, nsys, command)
     _prepare(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gaugeblock.conformance.profiling.attention import install_decode_attention, install_extend_attention
 from gaugeblock.conformance.profiling.feed_forward import (
     install_gelu_and_mul,
     install_ln_linear,
@@ -18,6 +19,8 @@ FUSIONS: tuple[Fusion, ...] = (
     Fusion("gelu_and_mul", "gate and up as one product, then GELU-and-mul", install_gelu_and_mul),
     Fusion("rope", "q and k rotated in one launch", install_rope),
     Fusion("ln_linear", "LayerNorm within the product behind it", install_ln_linear),
+    Fusion("decode_attention", "one query over a paged cache that is not copied", install_decode_attention, False),
+    Fusion("extend_attention", "new tokens over a paged cache", install_extend_attention, False),
 )
 
 

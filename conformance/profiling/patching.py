@@ -17,11 +17,16 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Fusion:
-    """``install(model, call, patches)`` puts ``call`` in place of op ``op`` and returns the number of places."""
+    """``install(model, call, patches)`` puts ``call`` in place of op ``op`` and returns the number of places.
+
+    ``composed``: the model runs what the op fuses as operators of their own, so that compiling them together says what
+    fusing them is worth. PyTorch's attention is one kernel already.
+    """
 
     op: str
     title: str
     install: Callable[[Any, Call, Patches], int]
+    composed: bool = True
 
 
 @dataclass

@@ -19,6 +19,7 @@ from gaugeblock.conformance.profiling.patching import Fusion
 from gaugeblock.conformance.profiling.patterns import PATTERNS, Candidate, find, idle_share
 from gaugeblock.conformance.profiling.trace import Trace, read_trace
 from gaugeblock.conformance.profiling.workload import Workload, make_workload, walls
+from gaugeblock.kernels.arguments import Refused
 from gaugeblock.kernels.contract import Op, load_contracts
 from gaugeblock.kernels.runtime import INTERPRETED
 
@@ -62,6 +63,9 @@ class Study:
         implementation: Implementation = arguments[3]
         try:
             variant = measure.measure_variant(*arguments)
+        except Refused as error:
+            self.notes.append(f"{implementation.label} does not take this model: {error}")
+            return False
         except Exception as error:  # a kernel's compiler and driver raise what they like; the other ops go on
             line = str(error).strip().partition("\n")[0]
             ops = " + ".join(f.op for f in implementation.calls)
@@ -149,7 +153,7 @@ def _measure_again(
         for fusion in fusions:
             implementation = _timed(study, [fusion], contracts, model.device.type)
             if implementation is None:
-                return
+                continue
             say(f"measuring {fusion.op}")
             if study.measure(model, work, judge, implementation, before, Path(scratch) / "trace.json"):
                 right.append(fusion)
@@ -182,6 +186,8 @@ def _timed(study: Study, group: list[Fusion], contracts: dict[str, Op], device: 
     ours = measure.ours(group, contracts, device)
     if ours is not None and ours.timed:
         return ours
+    if not all(fusion.composed for fusion in group):
+        return None
     missing = measure.compiler_missing(device)
     note = f"{missing}; the fused Triton ops need a GPU: only the outputs were compared" if missing else COMPILED
     if note not in study.notes:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gaugeblock.conformance.profiling import attention
 from gaugeblock.conformance.profiling.agreement import Judge
 from gaugeblock.conformance.profiling.fusions import FUSIONS, available
 from gaugeblock.conformance.profiling.patching import fused
@@ -13,7 +14,8 @@ from gaugeblock.kernels.contract import load_contracts
 
 CONTRACTS = load_contracts()
 BY_OP = {fusion.op: fusion for fusion in FUSIONS}
-LLAMA = ("add_rmsnorm", "silu_and_mul", "rope")
+LLAMA = ("add_rmsnorm", "silu_and_mul", "rope", "decode_attention", "extend_attention")
+PLACES = (8, 4, 4, 4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +36,10 @@ def state(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_a_llama_has_a_place_for_three_ops(model):
+def test_a_llama_has_a_place_for_five_ops(model):
     assert [fusion.op for fusion in available(model)] == list(LLAMA)
     with fused(model, {BY_OP[name]: CONTRACTS[name].eager for name in LLAMA}) as places:
-        assert places == {"add_rmsnorm": 8, "silu_and_mul": 4, "rope": 4}
+        assert places == dict(zip(LLAMA, PLACES, strict=True))
 
 
 @pytest.mark.parametrize("implementation", ["eager", "kernel"])
@@ -59,6 +61,32 @@ def test_the_op_is_really_called(model):
         logits(model)
     assert len(calls) == 3 * 8  # one prefill, two decode steps; all norms but the first, the final one included
     assert set(calls) == {(1, 12, 256), (1, 1, 256)}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "shape"), [("decode_attention", 2, (1, 4, 64)), ("extend_attention", 1, (12, 4, 64))]
+)
+def test_attention_is_called_over_pages_that_hold_the_context(model, name, steps, shape):
+    lengths = []
+
+    def counting(q, k_cache, v_cache, block_table, seq_lens, *rest):
+        assert q.shape == shape
+        assert k_cache.shape == v_cache.shape == (block_table.numel(), 16, 2, 64)
+        lengths.append(int(seq_lens))
+        return CONTRACTS[name].eager(q, k_cache, v_cache, block_table, seq_lens, *rest)
+
+    with fused(model, {BY_OP[name]: counting}):
+        logits(model)
+    assert lengths == [length for length in steps for _ in range(4)]
+
+
+def test_a_cache_that_outgrows_its_pages_keeps_its_context(model):
+    work = make_workload(model, 20, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "SPARE", 1)  # 20 tokens and one: two pages, full after twelve more
+        patch.setattr(attention, "PAGE", 7)
+        agreement = Judge(model, work).judge({BY_OP["decode_attention"]: CONTRACTS["decode_attention"].eager})
+    assert agreement.right, agreement
 
 
 def test_all_together_compute_the_same(judge):
@@ -131,6 +159,23 @@ def _interleaved(q, k, positions, table):
     return CONTRACTS["rope"].eager(q, k, positions, table, True)
 
 
+def _forgets_the_newest(q, k_cache, v_cache, table, lengths, scale):
+    return CONTRACTS["decode_attention"].eager(q, k_cache, v_cache, table, lengths - 1, scale)
+
+
+def _swaps_keys_and_values(q, k_cache, v_cache, table, lengths, scale):
+    return CONTRACTS["decode_attention"].eager(q, v_cache, k_cache, table, lengths, scale)
+
+
+def _sees_the_future(q, k_cache, v_cache, table, lengths, starts, scale):
+    whole = CONTRACTS["decode_attention"].eager
+    return torch.cat([whole(row[None], k_cache, v_cache, table, lengths, scale) for row in q])
+
+
+def _forgets_the_scale(q, k_cache, v_cache, table, lengths, starts, scale):
+    return CONTRACTS["extend_attention"].eager(q, k_cache, v_cache, table, lengths, starts, 1.0)
+
+
 def _keys_stay(q, k, positions, table):
     return CONTRACTS["rope"].eager(q, k, positions, table)[0], k
 
@@ -148,6 +193,10 @@ def _keys_stay(q, k, positions, table):
         ("rope", _one_position_on),
         ("rope", _interleaved),
         ("rope", _keys_stay),
+        ("decode_attention", _forgets_the_newest),
+        ("decode_attention", _swaps_keys_and_values),
+        ("extend_attention", _sees_the_future),
+        ("extend_attention", _forgets_the_scale),
     ],
 )
 def test_a_wrong_replacement_is_seen(judge, name, wrong):
@@ -172,11 +221,12 @@ SMALL = {
 @pytest.mark.parametrize(
     ("kind", "right", "wrong"),
     [
-        ("qwen3", ["add_rmsnorm", "silu_and_mul", "rope"], []),
-        ("phi3", ["add_rmsnorm", "rope"], []),  # its gate and up are one product already
-        ("gemma2", ["gelu_and_mul", "rope"], []),  # its norm multiplies by 1 + weight
+        ("qwen3", list(LLAMA), []),
+        ("mistral", list(LLAMA[:3]), []),  # its attention has a window
+        ("phi3", ["add_rmsnorm", "rope", *LLAMA[3:]], []),  # its gate and up are one product already
+        ("gemma", ["gelu_and_mul", "rope", *LLAMA[3:]], []),  # its norm multiplies by 1 + weight
         ("gpt_neox", ["ln_linear"], []),
-        ("glm", ["add_rmsnorm"], ["rope"]),  # turns neighbours
+        ("glm", ["add_rmsnorm", *LLAMA[3:]], ["rope"]),  # turns neighbours
     ],
 )
 def test_relatives_take_what_fits_them_and_the_outputs_say_so(kind, right, wrong):
