@@ -81,8 +81,9 @@ def test_a_vocabulary_of_two_hundred_thousand_is_within_the_bound():
 
 
 def test_a_row_has_the_same_configuration_in_every_batch_and_a_longer_one_holds_no_less():
-    held = [op.config_for(columns, 2).held for columns in (1, 64, 65, 1000, 1025, 32000, 128256, 10**6)]
-    assert held == sorted(held)
+    for itemsize in (2, 4):
+        held = [op.config_for(columns, itemsize).held for columns in (1, 64, 65, 1000, 1025, 32000, 128256, 10**6)]
+        assert held == sorted(held)
 
 
 @pytest.mark.parametrize(
