@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import multiprocessing
+import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +21,15 @@ START_SECONDS = 120.0  # importing torch and triton in many processes at once
 
 @dataclass(frozen=True)
 class Task:
-    """One check on some ops of one module, with a fault planted or none. ``message``: what its failure must contain.
+    """One check on some ops of one module, with a fault planted or none; ``step`` asked for it.
+
+    ``message``: what the fault's failure must contain.
 
     With a fault, the first op whose failure holds the message ends the task. The check ``COMPILE`` is none: it makes
     calls that others will make, so that they find their kernels in Triton's cache; ``piece`` says which.
     """
 
+    step: str
     module: str | None
     check: str
     ops: tuple[str, ...]
@@ -43,19 +48,26 @@ def run_all(tasks: Sequence[Task], workers: int, deadline: float, done: Callable
     for task in tasks:
         todo.put(task)
     results: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    count = min(workers, len(tasks))
-    threads = [threading.Thread(target=_drive, args=(todo, results, deadline)) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    left = count
-    while left:
-        result = results.get()
-        left -= result is None
-        if result is not None:
-            done(result)
+    left = count = min(workers, len(tasks))
+    stop = threading.Event()
+    for _ in range(count):
+        threading.Thread(target=_drive, args=(todo, results, deadline, stop)).start()
+    try:
+        while left:
+            result = results.get()
+            left -= result is None
+            if result is not None:
+                done(result)
+    finally:
+        stop.set()
 
 
-def _drive(todo: queue.SimpleQueue[Task], results: queue.SimpleQueue[dict[str, Any] | None], deadline: float) -> None:
+def _drive(
+    todo: queue.SimpleQueue[Task],
+    results: queue.SimpleQueue[dict[str, Any] | None],
+    deadline: float,
+    stop: threading.Event,
+) -> None:
     worker: Worker | None = None
     try:
         while True:
@@ -63,7 +75,7 @@ def _drive(todo: queue.SimpleQueue[Task], results: queue.SimpleQueue[dict[str, A
                 task = todo.get_nowait()
             except queue.Empty:
                 return
-            if time.monotonic() > deadline:
+            if stop.is_set() or time.monotonic() > deadline:
                 results.put(asdict(task) | {"outcome": "not run", "message": "the step's time was up", "took": 0.0})
                 continue
             worker = worker or Worker()
@@ -84,15 +96,16 @@ class Worker:
     """A process that answers tasks."""
 
     def __init__(self) -> None:
+        self.ready = False
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs,))
         self.process.start()
         theirs.close()
         try:
             self.ready = self.pipe.poll(START_SECONDS) and self.pipe.recv() == "ready"
-        except EOFError:
-            self.ready = False
+        except EOFError:  # it died on the way
+            return
 
     def ask(self, task: Task, seconds: float) -> dict[str, Any]:
         """Return the answer, ``alive`` in it when the process can take more; ``broken`` when it died or hung."""
@@ -108,13 +121,17 @@ class Worker:
         return {"outcome": "broken", "message": f"no answer within {seconds:.0f} s"}
 
     def end(self) -> None:
-        """End the process."""
-        self.process.kill()
+        """End the process and what it has started: compute-sanitizer, a child behind guard pages."""
+        try:
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        except ProcessLookupError:  # it has not made its group yet, or is gone
+            self.process.kill()
         self.process.join(10)
 
 
 def serve(pipe: Connection) -> None:
     """Answer tasks until the other side is gone; this runs in the worker."""
+    os.setsid()
     from on_gpu import make_importable
 
     make_importable()
@@ -126,7 +143,10 @@ def serve(pipe: Connection) -> None:
             task = pipe.recv()
         except EOFError:
             return
-        answer = perform(task)
+        try:
+            answer = perform(task)
+        except Exception as error:  # a fault that can't be planted any more
+            answer = {"outcome": "error", "message": f"{type(error).__name__}: {error}"[:600]}
         alive = context_is_alive()
         if not alive and answer["outcome"] not in ("failed", "named"):
             answer = {"outcome": "broken", "message": f"the CUDA context broke: {answer['message']}"}

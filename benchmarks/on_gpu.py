@@ -4,11 +4,12 @@
 
 ``suite``: every kernel check on every op. ``mutants``: every planted fault of the layer against the check that it
 names. ``bench``: `gaugeblock bench kernels`, then the latency check and its faults. ``sanitizer``: every op's small
-calls under compute-sanitizer. ``peers``: the suite on each installed peer.
+calls under compute-sanitizer. ``peers``: the suite on each installed peer. All but the bench share the workers when
+they are named one after the other; the bench has the card alone.
 
-Each step has a time limit of its own (``--seconds bench=400``) and writes what it has as it goes: ``checks.json``, and
-the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it (wheels, and ``site/`` with
-unpacked packages), installed for this run into a temporary one.
+Each step has a time limit (``--seconds bench=400``; steps that share the workers add theirs up) and writes what it has
+as it goes: ``checks.json``, and the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it
+(wheels, and ``site/`` with unpacked packages), installed for this run into a temporary one.
 
 Exit code 1: something failed, survived, or missed its gate.
 """
@@ -16,6 +17,7 @@ Exit code 1: something failed, survived, or missed its gate.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -39,6 +41,7 @@ ALONE = ("KER-018", "KER-022")  # compute-sanitizer, and times: each has a step 
 PEERS = ("sgl_kernel", "flashinfer", "liger_kernel", "torch_compile")
 TASK_SECONDS = 90.0
 LATENCY = "KER-022"
+LATENCY_SECONDS = 100.0  # of the bench step, for that check and its faults
 
 
 def main() -> int:
@@ -59,18 +62,19 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     limits = SECONDS | {step: float(number) for step, _, number in (s.partition("=") for s in options.seconds)}
     background = None
-    if {"bench", "peers"} & set(options.steps) and options.steps[0] not in ("bench", "peers"):
+    if "bench" in options.steps[1:]:
         background = subprocess.Popen([sys.executable, __file__, "warm"], start_new_session=True)
-    steps: dict[str, Callable[[argparse.Namespace, float], bool]] = {
-        "suite": suite, "mutants": mutants, "bench": bench, "sanitizer": sanitizer, "peers": peers,
-    }  # fmt: skip
     fine = True
-    for name in options.steps:
+    for pooled, group in itertools.groupby(options.steps, lambda step: step in POOLED):
+        names = list(group)
         begin = time.monotonic()
-        if name in ("bench", "peers") and background is not None:
-            background = finished(background, limits[name] / 2)
-        fine &= steps[name](options, begin + limits[name])
-        print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
+        deadline = begin + sum(limits[name] for name in names)
+        if pooled:
+            fine &= pool(options, names, deadline)
+        else:
+            background = finished(background, 60) if background is not None else None
+            fine &= bench(options, deadline)
+        print(f"{' '.join(names)}: {time.monotonic() - begin:.0f} s", flush=True)
     if background is not None:
         finished(background, 0)
     return 0 if fine else 1
@@ -126,29 +130,28 @@ def finished(child: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 class Results:
-    """The results of one step, in ``checks.json`` beside those of the other steps; written as they come."""
+    """The results of all steps in ``checks.json``, written as they come."""
 
-    def __init__(self, folder: Path, step: str) -> None:
-        self.path, self.step = folder / "checks.json", step
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checks.json"
         self.begin = self.written = time.monotonic()
-        self.found: list[dict[str, Any]] = []
+        self.steps: dict[str, list[dict[str, Any]]] = {}
 
     def take(self, result: dict[str, Any]) -> None:
         """Keep one result and, every few seconds, write all."""
-        self.found.append(result)
+        self.steps.setdefault(result["step"], []).append(result)
         if time.monotonic() - self.written > 5:
             self.write(False)
 
     def write(self, complete: bool) -> None:
-        """Write the file."""
+        """Write the file; steps of an earlier pool stay in it."""
         self.written = time.monotonic()
         data = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {"schema_version": 1}
-        data[self.step] = {
-            "seconds": round(self.written - self.begin, 1),
-            "counts": Counter(result["outcome"] for result in self.found),
-            "results": sorted(self.found, key=_order),
-            "complete": complete,
-        }
+        for step, found in self.steps.items():
+            counts = Counter(result["outcome"] for result in found)
+            results = sorted(found, key=_order)
+            data[step] = {"counts": counts, "results": results, "complete": complete}
+        data["seconds"] = round(self.written - self.begin, 1)
         self.path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -156,15 +159,29 @@ def _order(result: dict[str, Any]) -> tuple[str, str, str, tuple[str, ...], int]
     return result["module"] or "", result["fault"] or "", result["check"], result["ops"], result["piece"]
 
 
-def work(options: argparse.Namespace, name: str, tasks: list[Task], deadline: float) -> Results:
-    """Run tasks over the workers into a file of the step."""
-    results = Results(options.out, name)
+def pool(options: argparse.Namespace, steps: list[str], deadline: float) -> bool:
+    """Run steps over the same workers, none of which waits for another step's last task; then report each."""
+    tasks = compile_tasks() if {"suite", "sanitizer"} & set(steps) else []
+    for step in sorted(steps, key=list(POOLED).index):
+        tasks += POOLED[step][0](options)
+    results = Results(options.out)
     run_all(tasks, options.workers, deadline, results.take)
     results.write(True)
-    return results
+    fine = True
+    for step in steps:
+        found = results.steps.get(step, [])
+        print(f"{step}: {dict(Counter(result['outcome'] for result in found))}")
+        fine &= POOLED[step][1](found)
+    return fine
 
 
-def suite_tasks(module: str | None) -> list[Task]:
+def told(result: dict[str, Any]) -> str:
+    """Return one result as a line."""
+    where = " ".join([result["check"], *result["ops"][:1], result["fault"] or ""]).strip()
+    return f"  {where}: {result['outcome']}: {result['message'][:240]}"
+
+
+def suite_tasks(step: str = "suite", module: str | None = None) -> list[Task]:
     """Return every check on every op: the slow ones first, so that none is left alone at the end.
 
     A peer's come last: there what compiles for every drawn shape must not keep the others from their turn.
@@ -174,7 +191,7 @@ def suite_tasks(module: str | None) -> list[Task]:
     checks = [check_id for check_id in load_checks(("kernels",))[0] if check_id not in ALONE]
     slow = ("KER-013", "KER-016")
     checks.sort(key=lambda check_id: (check_id in slow) == (module is None), reverse=True)
-    return [Task(module, check_id, (op,), TASK_SECONDS) for check_id in checks for op in ops_of(check_id)]
+    return [Task(step, module, check_id, (op,), TASK_SECONDS) for check_id in checks for op in ops_of(check_id)]
 
 
 def compile_tasks() -> list[Task]:
@@ -182,95 +199,95 @@ def compile_tasks() -> list[Task]:
     from gaugeblock.kernels.contract import load_contracts
 
     ops = sorted(load_contracts().values(), key=lambda op: "attention" not in op.name and "linear" not in op.name)
-    return [Task(None, COMPILE, (op.name,), TASK_SECONDS, piece=piece) for op in ops for piece in range(pieces(op))]
+    return [
+        Task(COMPILE, None, COMPILE, (op.name,), TASK_SECONDS, piece=piece) for op in ops for piece in range(pieces(op))
+    ]
 
 
-def suite(options: argparse.Namespace, deadline: float) -> bool:
-    """Run every check on the reference, its kernels compiled side by side first."""
-    compiled = work(options, COMPILE, compile_tasks(), deadline)
-    print(f"compile: {time.monotonic() - compiled.begin:.0f} s, {dict(Counter(r['outcome'] for r in compiled.found))}")
-    results = work(options, "suite", suite_tasks(None), deadline)
-    bad = [r for r in results.found if r["outcome"] not in ("passed", "unsupported")]
-    print(f"suite: {dict(Counter(r['outcome'] for r in results.found))}")
+def suite_report(found: list[dict[str, Any]]) -> bool:
+    """Print what is not right."""
+    bad = [result for result in found if result["outcome"] not in ("passed", "unsupported")]
     for result in bad:
-        print(f"  {result['check']} {result['ops'][0]}: {result['outcome']}: {result['message'][:300]}")
+        print(told(result))
     return not bad
 
 
-def mutants(options: argparse.Namespace, deadline: float) -> bool:
-    """Run every planted fault against the check that it names; print the score of each op."""
+def mutant_tasks(step: str = "mutants", check: str = "") -> list[Task]:
+    """Return every planted fault against the check that it names; those of the latency check only when asked."""
     from gaugeblock.fixtures.faults.record import load_faults
-    from gaugeblock.fixtures.targets.kernels import op_of
 
-    faults = [f for f in load_faults().values() if f.layer == "kernels" and f.check != LATENCY]
-    tasks = [Task(None, f.check, _near(f.id, ops_of(f.check)), 2 * TASK_SECONDS, f.id, f.message) for f in faults]
-    results = work(options, "mutants", tasks, deadline)
-    homes = {fault.id: op_of(fault.id) or "several" for fault in faults}
+    faults = [f for f in load_faults().values() if f.layer == "kernels" and (f.check == check or not check)]
+    return [
+        Task(step, None, f.check, _near(f.id, ops_of(f.check)), 2 * TASK_SECONDS, f.id, f.message)
+        for f in faults
+        if check or f.check != LATENCY
+    ]
+
+
+def mutant_report(found: list[dict[str, Any]]) -> bool:
+    """Print the score of each op, and what survived."""
+    homes = {result["fault"]: home_of(result["fault"]) for result in found}
     for op in sorted(set(homes.values())):
-        mine = [r for r in results.found if homes[r["fault"]] == op]
-        print(f"mutants of {op}: {sum(r['outcome'] == 'named' for r in mine)} of {len(mine)} killed as named")
-    bad = [r for r in results.found if r["outcome"] != "named"]
+        mine = [result for result in found if homes[result["fault"]] == op]
+        print(f"  {op}: {sum(result['outcome'] == 'named' for result in mine)} of {len(mine)} killed as named")
+    bad = [result for result in found if result["outcome"] != "named"]
     for result in bad:
-        print(f"  {result['fault']} ({result['check']}): {result['outcome']}: {result['message'][:300]}")
+        print(told(result))
     return not bad
 
 
 def _near(fault_id: str, ops: Iterable[str]) -> tuple[str, ...]:
     """Return the op whose file a fault changes, or all where several share what it changes."""
-    from gaugeblock.fixtures.targets.kernels import op_of
-
-    home = op_of(fault_id)
+    home = home_of(fault_id)
     return (home,) if home in ops else tuple(ops)
 
 
+def home_of(fault_id: str) -> str:
+    """Return the op whose file a fault changes, or ``several``; a fault that can't be planted is its worker's error."""
+    from gaugeblock.fixtures.errors import KitError
+    from gaugeblock.fixtures.targets.kernels import op_of
+
+    try:
+        return op_of(fault_id) or "several"
+    except KitError:
+        return "several"
+
+
 def bench(options: argparse.Namespace, deadline: float) -> bool:
-    """Run `gaugeblock bench kernels` in a process of its own, then the latency check with and without its fault."""
+    """Run `gaugeblock bench kernels` in a process of its own, then the latency check's faults, one at a time."""
     command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "bench", "kernels", "--out", str(options.out)]
     child = subprocess.Popen(command, start_new_session=True)
-    finished(child, deadline - time.monotonic())
-    return child.returncode == 0 and latency(options, deadline)
-
-
-def latency(options: argparse.Namespace, deadline: float) -> bool:
-    """Hold the reference to its budget on the quickest shapes, and see the check kill a kernel launched twice."""
-    from gaugeblock.conformance.check import load_checks
-    from gaugeblock.fixtures.faults.record import load_faults
-
-    if LATENCY not in load_checks(("kernels",))[0]:
-        return True
-    faults = [fault for fault in load_faults().values() if fault.check == LATENCY]
-    tasks = [Task(None, LATENCY, tuple(ops_of(LATENCY)), 120.0)]
-    tasks += [Task(None, LATENCY, tuple(ops_of(LATENCY)), 60.0, fault.id, fault.message) for fault in faults]
-    results = Results(options.out, "latency")
-    run_all(tasks, 1, deadline, results.take)
+    finished(child, deadline - time.monotonic() - LATENCY_SECONDS)
+    faulty = mutant_tasks("latency", LATENCY)
+    right = [Task("latency", None, LATENCY, ops, TASK_SECONDS) for ops in dict.fromkeys(task.ops for task in faulty)]
+    results = Results(options.out)
+    run_all([*right, *faulty], 1, deadline, results.take)
     results.write(True)
-    for result in results.found:
-        print(f"{LATENCY} {result['fault'] or 'reference'}: {result['outcome']}: {result['message'][:300]}")
-    return all(result["outcome"] in ("passed", "named") for result in results.found)
+    found = results.steps.get("latency", [])
+    for result in found:
+        print(told(result))
+    return child.returncode == 0 and all(result["outcome"] in ("passed", "named") for result in found)
 
 
-def sanitizer(options: argparse.Namespace, deadline: float) -> bool:
-    """Run every op's small calls under compute-sanitizer."""
-    tasks = [Task(None, "KER-018", (op,), deadline - time.monotonic()) for op in ops_of("KER-018")]
-    results = work(options, "sanitizer", tasks, deadline)
-    for result in results.found:
-        print(f"compute-sanitizer {result['ops'][0]}: {result['outcome']} {result['message'][:300]}")
-    return all(result["outcome"] == "passed" for result in results.found)
+def sanitizer_tasks(options: argparse.Namespace) -> list[Task]:
+    """Return every op's small calls under compute-sanitizer."""
+    return [Task("sanitizer", None, "KER-018", (op,), SECONDS["sanitizer"]) for op in ops_of("KER-018")]
 
 
-def peers(options: argparse.Namespace, deadline: float) -> bool:
-    """Run the suite on each peer that can be imported; what it finds there is a finding, not a failure of this run."""
-    tasks = [
-        task for name in options.peer or PEERS for task in suite_tasks(f"gaugeblock.fixtures.peers.{name}")
-        if importable(task.module)
-    ]  # fmt: skip
-    results = work(options, "peers", tasks, deadline)
-    for name in options.peer or PEERS:
-        mine = [r for r in results.found if (r["module"] or "").endswith(f".{name}")]
-        print(f"{name}: {dict(Counter(r['outcome'] for r in mine)) or 'not installed'}")
+def peer_tasks(options: argparse.Namespace) -> list[Task]:
+    """Return the suite on each peer that can be imported."""
+    modules = [f"gaugeblock.fixtures.peers.{name}" for name in options.peer or PEERS]
+    return [task for module in modules if importable(module) for task in suite_tasks("peers", module)]
+
+
+def peer_report(found: list[dict[str, Any]]) -> bool:
+    """Print what was found in each; it is a finding, no failure of this run."""
+    for module in dict.fromkeys(result["module"] for result in found):
+        mine = [result for result in found if result["module"] == module]
+        print(f"  {module}: {dict(Counter(result['outcome'] for result in mine))}")
         for result in mine:
             if result["outcome"] in ("failed", "error", "broken"):
-                print(f"  {result['check']} {result['ops'][0]}: {result['outcome']}: {result['message'][:160]}")
+                print("  " + told(result)[:200])
     return True
 
 
@@ -285,6 +302,14 @@ def importable(module: str | None) -> bool:
 
 
 _importable: dict[str | None, bool] = {}
+
+POOLED: dict[str, tuple[Callable[[argparse.Namespace], list[Task]], Callable[[list[dict[str, Any]]], bool]]] = {
+    "sanitizer": (sanitizer_tasks, suite_report),
+    "suite": (lambda options: suite_tasks(), suite_report),
+    "mutants": (lambda options: mutant_tasks(), mutant_report),
+    "peers": (peer_tasks, peer_report),
+}
+"""The steps that share the workers, in the order in which their tasks are taken: the longest first."""
 
 if __name__ == "__main__":
     sys.exit(main())
