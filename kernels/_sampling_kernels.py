@@ -12,7 +12,11 @@ groups whose maximum reaches it hold every kept token, and for the usual narrow 
 
 from __future__ import annotations
 
+from functools import partial
+
 from gaugeblock.kernels.runtime import add, inline, jit, maximum, tl
+
+launchable = partial(jit, do_not_specialize=("rows",))  # type: ignore[call-arg] # of triton.jit: one binary for any batch
 
 
 @inline
@@ -28,7 +32,7 @@ def _mass(bits: tl.tensor, scale: tl.tensor) -> tl.tensor:
     return (bits.to(tl.float32, bitcast=True) * scale).to(tl.int64)
 
 
-@jit
+@launchable
 def _maxima_kernel(
     probs_ptr: tl.tensor,
     maxima_ptr: tl.tensor,
@@ -91,26 +95,34 @@ def _row_threshold(
     BLOCK: tl.constexpr,  # noqa: N803 # the same
     PIVOTS: tl.constexpr,  # noqa: N803 # the same
 ) -> tl.tensor:
-    """Return :func:`_threshold` of whole rows, which are read once for every ``PIVOTS`` values that are tried."""
+    """Return a value that parts the tokens of whole rows as :func:`_threshold` does.
+
+    Every pass over the rows tries ``PIVOTS`` values. One last token in the interval is kept: all above it is also above
+    ``high``, which passes.
+    """
     place = tl.arange(0, PIVOTS)[None, :].to(tl.int64) + 1
-    while tl.reduce(high - low, 0, maximum) > 0:
-        step = ((high - low)[:, None] * place // (PIVOTS + 1)).to(tl.int32)
-        pivot = low[:, None] + step  # [ROWS, PIVOTS], in [low, high)
-        rank = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int32)
-        over = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int64)
+    above_low = tl.zeros_like(low) + vocab  # tokens ≥ low, at most
+    above_high = tl.zeros_like(low)  # tokens > high
+    while tl.reduce(tl.where(above_low - above_high > 1, high - low, 0), 0, maximum) > 0:
+        width = (high - low)[:, None]
+        pivot = low[:, None] + (width * place // (PIVOTS + 1)).to(tl.int32)  # [ROWS, PIVOTS], in [low, high)
+        ranks = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int32)
+        masses = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int64)
         for start in range(0, vocab, BLOCK):
             col = start + tl.arange(0, BLOCK)[None, :]
             bits = _bits(probs_ptr, row, stride, col, (row < rows) & (col < vocab))
             above = bits[:, :, None] > pivot[:, None, :]
-            rank += above.to(tl.int32)
-            over += tl.where(above, _mass(bits, scale)[:, :, None], 0)
-        keeps = (tl.reduce(rank, 1, add) < top_k[:, None]) & (tl.reduce(over, 1, add).to(tl.float64) < limit[:, None])
-        open_rows = low < high
-        refused = tl.reduce(tl.where(keeps, -1, pivot), 1, maximum)
-        kept = -tl.reduce(tl.where(keeps, -pivot, -high[:, None]), 1, maximum)
-        low = tl.where(open_rows, tl.maximum(low, refused + 1), low)
-        high = tl.where(open_rows, kept, high)
-    return high
+            ranks += above.to(tl.int32)
+            masses += tl.where(above, _mass(bits, scale)[:, :, None], 0)
+        rank = tl.reduce(ranks, 1, add)  # [ROWS, PIVOTS]
+        passes = (rank < top_k[:, None]) & (tl.reduce(masses, 1, add).to(tl.float64) < limit[:, None])
+        lower = (passes == 0) & (width > 0)
+        upper = passes & (width > 0)
+        low = tl.reduce(tl.where(lower, pivot + 1, low[:, None]), 1, maximum)
+        high = -tl.reduce(tl.where(upper, -pivot, -high[:, None]), 1, maximum)
+        above_low = -tl.reduce(tl.where(lower, -rank, -above_low[:, None]), 1, maximum)
+        above_high = tl.reduce(tl.where(upper, rank, above_high[:, None]), 1, maximum)
+    return low
 
 
 @inline
@@ -191,7 +203,7 @@ def _gathered(
     return tl.where(filled, ids, 1 << 30)
 
 
-@jit
+@launchable
 def _draw_kernel(
     probs_ptr: tl.tensor,
     top_k_ptr: tl.tensor,

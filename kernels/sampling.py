@@ -31,6 +31,7 @@ sampling, the approach of flashinfer: https://flashinfer.ai/2025/03/10/sampling.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,9 +68,9 @@ class Config:
 
 CONFIGS = (
     (
-        Config(rows=8, lanes=512, slots=64, block=4096),
-        Config(rows=64, lanes=512, slots=64, block=2048, pivots=2),
-        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=2048, pivots=2),  # almost always the whole row
+        Config(rows=8, lanes=512, slots=64, block=1024),
+        Config(rows=64, lanes=512, slots=64, block=1024),
+        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=2),  # almost always the whole row
         Config(rows=32, lanes=128, depth=8, slots=512, block=512),
     )
     if INTERPRETED
@@ -77,7 +78,7 @@ CONFIGS = (
         Config(),
         Config(slots=512),
         Config(slots=1, spread=0),  # almost always the whole row
-        Config(slots=1, block=1024, pivots=8),
+        Config(slots=1, block=512, pivots=8),
         Config(rows=2, lanes=512, block=1024, pivots=2),
         Config(lanes=512, depth=32, slots=64, warps_maxima=4, warps_draw=8),
     )
@@ -133,45 +134,43 @@ def require_dtype(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
         raise Refused(f"{name} is {tensor.dtype}; supported: {dtype}")
 
 
+def tiles(vocab: int, config: Config) -> tuple[dict[str, int], dict[str, int], int]:
+    """Return the constants of both kernels, those of the second alone, and the number of programs that share a row."""
+    depth = max(config.depth, next_power_of_two(-(-vocab // 8192)))  # at most 8192 groups, and one program's more
+    splits = -(-vocab // (depth * config.lanes))
+    both = {"ROWS": config.rows, "LANES": config.lanes, "DEPTH": depth}
+    second = {
+        "GROUPS": next_power_of_two(splits * config.lanes),
+        "SLOTS": config.slots,
+        "SPREAD": 1 << config.spread,
+        "BLOCK": config.block,
+        "BLOCKS": next_power_of_two(-(-vocab // config.block)),
+        "PIVOTS": config.pivots,
+    }
+    return both, second, splits
+
+
 def _launch(probs: torch.Tensor, parameters: Tensors, out: torch.Tensor, config: Config) -> None:
     rows, vocab = probs.shape
     if rows == 0:
         return
-    depth = max(config.depth, next_power_of_two(-(-vocab // 8192)))  # at most 8192 groups, and one split's more
-    splits = -(-vocab // (depth * config.lanes))
+    both, second, splits = tiles(vocab, config)
     groups = splits * config.lanes
-    scratch = torch.empty((rows, groups + config.slots), dtype=torch.int32, device=probs.device)
-    tiles = {"ROWS": config.rows, "LANES": config.lanes, "DEPTH": depth}
+    scratch = torch.empty((rows, groups + max(config.slots, 16)), dtype=torch.int32, device=probs.device)
     programs = -(-rows // config.rows)
+    where = (rows, vocab, probs.stride(0), scratch.stride(0))
     with quiet():
-        _maxima_kernel[(programs, splits)](
-            probs,
-            scratch,
-            rows,
-            vocab,
-            probs.stride(0),
-            scratch.stride(0),
-            **tiles,
-            num_warps=config.warps_maxima,
-        )
+        _maxima_kernel[(programs, splits)](probs, scratch, *where, **both, num_warps=config.warps_maxima)
         _draw_kernel[(programs,)](
             probs,
             *parameters.values(),
             out,
             scratch,
-            rows,
-            vocab,
-            probs.stride(0),
-            scratch.stride(0),
+            *where,
             groups,
             out.stride(0),
-            **tiles,
-            GROUPS=next_power_of_two(groups),
-            SLOTS=config.slots,
-            SPREAD=1 << config.spread,
-            BLOCK=config.block,
-            BLOCKS=next_power_of_two(-(-vocab // config.block)),
-            PIVOTS=config.pivots,
+            **both,
+            **second,
             num_warps=config.warps_draw,
         )
 
@@ -183,7 +182,8 @@ def eager(
     kept = kept_set(probs, top_k, top_p, min_p)
     mass = torch.where(kept, probs, 0.0).cumsum(1)
     target = (uniform * mass[:, -1])[:, None].contiguous()
-    return torch.searchsorted(mass, target, right=True).squeeze(1).clamp(max=probs.shape[1] - 1)
+    token = torch.searchsorted(mass, target, right=True).squeeze(1).clamp(max=probs.shape[1] - 1)
+    return torch.where(mass[:, -1] > 0, token, 0)
 
 
 def kept_set(
@@ -231,8 +231,9 @@ def bound(case: Case, expected: Tensors) -> Tensors:
     return {name: torch.zeros_like(token, dtype=torch.float64) for name, token in expected.items()}
 
 
-KINDS = ("normal", "ties", "flat", "onehot", "greedy", "all")
-"""Of rows: logits N(0, 2²); few distinct values; all equal; one 1; top_k = 1 at a tie; every filter off."""
+KINDS = ("normal", "ties", "flat", "onehot", "greedy", "all", "broken")
+"""Of rows: logits N(0, 2²); few distinct values; all equal; one 1; top_k = 1 at a tie; every filter off; no mass at all
+(all 0, NaN, +inf or negative, in turn)."""
 
 
 def make(rows: int, size: int, dtype: torch.dtype, seed: int = 0, kind: str = "normal") -> Case:
@@ -248,6 +249,8 @@ def make(rows: int, size: int, dtype: torch.dtype, seed: int = 0, kind: str = "n
     bits, steps = (16, 128) if size < 2**13 else (20, 8)
     units = _units(rows, size, 2**bits, kind, generator)
     top_k, top_p, min_p = _filters(units / 2**bits, kind, generator)
+    if kind == "broken":
+        units[:] = torch.tensor([0.0, math.nan, math.inf, -1.0])[torch.arange(rows) % 4, None]
     inputs = {
         "probs": (units / 2**bits).to(dtype),
         "top_k": top_k,
