@@ -64,7 +64,7 @@ def test_the_op_is_really_called(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "shape"), [("decode_attention", 2, (1, 4, 64)), ("extend_attention", 1, (12, 4, 64))]
+    ("name", "steps", "shape"), [("decode_attention", [13, 14], (1, 4, 64)), ("extend_attention", [12], (12, 4, 64))]
 )
 def test_attention_is_called_over_pages_that_hold_the_context(model, name, steps, shape):
     lengths = []
