@@ -26,7 +26,8 @@ class Task:
     ``message``: what the fault's failure must contain.
 
     With a fault, the first op whose failure holds the message ends the task. The check ``COMPILE`` is none: it makes
-    calls that others will make, so that they find their kernels in Triton's cache; ``piece`` says which.
+    calls that others will make, so that they find their kernels in the caches of Triton and inductor; ``piece`` says
+    which: a part of an op's small calls, or in step ``bench`` one of the timed shapes.
     """
 
     step: str
@@ -160,7 +161,7 @@ def perform(task: Task) -> dict[str, Any]:
     from gaugeblock.fixtures.faults.record import planted
 
     if task.check == COMPILE:
-        return compile_piece(task)
+        return compile_timed(task) if task.step == "bench" else compile_piece(task)
     with planted(task.fault):
         found = []
         for op_name in task.ops:
@@ -201,6 +202,37 @@ def compile_piece(task: Task) -> dict[str, Any]:
         except Exception as error:
             failed = f"{case.label} {more}: {type(error).__name__}: {error}"
     return {"outcome": "failed" if failed else "passed", "message": failed[:400]}
+
+
+def compile_timed(task: Task) -> dict[str, Any]:
+    """Call ours, torch.compile's and the baselines' at one timed shape."""
+    from gaugeblock.conformance.bench.baselines import baselines
+    from gaugeblock.conformance.bench.implementations import load_peers, own
+    from gaugeblock.conformance.bench.workloads import WORKLOADS
+    from gaugeblock.fixtures.targets.kernels import load_kernels
+    from gaugeblock.kernels.contract import load_contracts
+
+    op, workload = load_contracts()[task.ops[0]], WORKLOADS[task.piece]
+    case = op.workload("cuda", workload.dtype, **workload.shape)
+    compiled = [one for one in load_peers().of(op) if one.kind == "compile"]
+    failed = []
+    for implementation in (*own(load_kernels(None), op), *compiled, *baselines(op)):
+        try:
+            implementation.timed(case)()
+        except Exception as error:
+            failed.append(f"{implementation.name}: {type(error).__name__}: {error}"[:200])
+    del case
+    torch_memory_back()
+    return {"outcome": "failed" if failed else "passed", "message": "; ".join(failed)}
+
+
+def torch_memory_back() -> None:
+    """Return what the allocator keeps, so that the other processes find room."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def on_a_gpu() -> bool:

@@ -62,7 +62,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     limits = SECONDS | {step: float(number) for step, _, number in (s.partition("=") for s in options.seconds)}
     background = None
-    if "bench" in options.steps[1:]:
+    if "bench" in options.steps:
         background = subprocess.Popen([sys.executable, __file__, "warm"], start_new_session=True)
     fine = True
     for pooled, group in itertools.groupby(options.steps, lambda step: step in POOLED):
@@ -72,7 +72,8 @@ def main() -> int:
         if pooled:
             fine &= pool(options, names, deadline)
         else:
-            background = finished(background, 60) if background is not None else None
+            prepare_bench(options, names != options.steps[: len(names)])
+            background = finished(background, 120) if background is not None else None
             fine &= bench(options, deadline)
         print(f"{' '.join(names)}: {time.monotonic() - begin:.0f} s", flush=True)
     if background is not None:
@@ -162,6 +163,7 @@ def _order(result: dict[str, Any]) -> tuple[str, str, str, tuple[str, ...], int]
 def pool(options: argparse.Namespace, steps: list[str], deadline: float) -> bool:
     """Run steps over the same workers, none of which waits for another step's last task; then report each."""
     tasks = compile_tasks() if {"suite", "sanitizer"} & set(steps) else []
+    tasks += timed_tasks() if "bench" in options.steps else []
     for step in sorted(steps, key=list(POOLED).index):
         tasks += POOLED[step][0](options)
     results = Results(options.out)
@@ -202,6 +204,21 @@ def compile_tasks() -> list[Task]:
     return [
         Task(COMPILE, None, COMPILE, (op.name,), TASK_SECONDS, piece=piece) for op in ops for piece in range(pieces(op))
     ]
+
+
+def timed_tasks() -> list[Task]:
+    """Return the calls that compile what the bench times."""
+    from gaugeblock.conformance.bench.workloads import WORKLOADS
+
+    return [Task("bench", None, COMPILE, (w.op,), 2 * TASK_SECONDS, piece=piece) for piece, w in enumerate(WORKLOADS)]
+
+
+def prepare_bench(options: argparse.Namespace, done: bool) -> None:
+    """Compile what the bench times, side by side, unless an earlier pool has."""
+    if not done:
+        results = Results(options.out)
+        run_all(timed_tasks(), options.workers, time.monotonic() + 2 * TASK_SECONDS, results.take)
+        results.write(True)
 
 
 def suite_report(found: list[dict[str, Any]]) -> bool:
