@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, add, inline, jit, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
 
+_INTEGERS = ["x_stride", "weight_stride", "out_stride", "rows", "columns", "hidden"]
+_jit: Callable[..., Callable[..., Any]] = jit  # type: ignore[assignment] # with arguments it returns a decorator
+_general = _jit(do_not_specialize=_INTEGERS)  # compiled once for all sizes, not again for multiples of 16 and for 1
 
-@jit
+
+@_general
 def normalise_kernel(
     x_ptr: tl.tensor,
     gain_ptr: tl.tensor,
@@ -21,11 +28,17 @@ def normalise_kernel(
     eps: tl.tensor,
     ROWS: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
     COLS: tl.constexpr,  # noqa: N803 # the same
+    WIDE: tl.constexpr,  # noqa: N803 # the same
     EARLY: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
-    """Write the layer norm of ``x`` ``[rows, hidden]``; ``EARLY`` lets a dependent kernel start before the end."""
+    """Write the layer norm of ``x`` ``[rows, hidden]``.
+
+    ``WIDE``: ``hidden`` and strides are multiples of 8. ``EARLY`` lets a dependent kernel start before the end.
+    """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
+    if WIDE:  # says so to the compiler
+        x_stride, out_stride, hidden = x_stride // 8 * 8, out_stride // 8 * 8, hidden // 8 * 8
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
     col = tl.arange(0, COLS)[None, :]  # [1, COLS]
     inside = (row < rows) & (col < hidden)
@@ -60,8 +73,6 @@ def product(x: tl.tensor, weight: tl.tensor, total: tl.tensor) -> tl.tensor:
     """Return ``total + x @ weight``, accumulated in fp32."""
     if _INTERPRETED:  # the interpreter multiplies the bit patterns of bf16
         return total + tl.dot(widened(x), widened(weight), input_precision="ieee")
-    if x.dtype == tl.float32:  # a sum of its own for each block: shorter chains
-        return total + tl.dot(x, weight, input_precision="ieee")
     return tl.dot(x, weight, total)
 
 
@@ -98,7 +109,7 @@ def finish(
     return rounded(activate(total + bias, ACTIVATION), dtype)
 
 
-@jit
+@_general
 def linear_kernel(
     x_ptr: tl.tensor,
     weight_ptr: tl.tensor,
@@ -115,16 +126,22 @@ def linear_kernel(
     BLOCK_N: tl.constexpr,  # noqa: N803 # the same
     BLOCK_K: tl.constexpr,  # noqa: N803 # the same
     GROUP: tl.constexpr,  # noqa: N803 # the same
+    WIDE: tl.constexpr,  # noqa: N803 # the same
     EVEN: tl.constexpr,  # noqa: N803 # the same
     ONCE: tl.constexpr,  # noqa: N803 # the same
+    EARLY: tl.constexpr,  # noqa: N803 # the same
     AHEAD: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     """Write ``activate(x @ weight.T + bias)``, one tile a program.
 
-    ``EVEN``: ``hidden`` is a multiple of ``BLOCK_K``. ``ONCE``: each weight is read by one program, so that it need not
-    stay in the cache. ``AHEAD`` > 0: the kernel was launched before its predecessor's end; it fetches the first
-    ``AHEAD`` cache lines of each of its weight rows into the L2 cache, then waits for ``x``.
+    ``WIDE``: all sizes and strides are multiples of 8; ``EVEN``: ``hidden`` is one of ``BLOCK_K``. ``ONCE``: each
+    weight is read by one program, so that it need not stay in the cache. ``EARLY``: the kernel was launched before the
+    end of the one that writes ``x``; it fetches the first ``AHEAD`` cache lines of each of its weight rows into the L2
+    cache, then waits.
     """
+    if WIDE:  # says so to the compiler
+        x_stride, weight_stride, out_stride = x_stride // 8 * 8, weight_stride // 8 * 8, out_stride // 8 * 8
+        columns, hidden = columns // 8 * 8, hidden // 8 * 8
     first_row, first_column = place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     row = (first_row + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None]  # [BLOCK_M, 1]
     column = (first_column + tl.arange(0, BLOCK_N)).to(tl.int64)[None, :]  # [1, BLOCK_N]
@@ -137,8 +154,10 @@ def linear_kernel(
         tl.inline_asm_elementwise(
             "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines.to(tl.int64)], tl.int32, is_pure=False, pack=1
         )
+    if EARLY:
         tl.extra.cuda.gdc_wait()
     total = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
+    lost = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
     for start in range(0, hidden, BLOCK_K):
         x_inside, weight_inside = row < rows, column < columns
         if not EVEN:
@@ -149,12 +168,18 @@ def linear_kernel(
             weight = tl.load(weight_at + start, mask=weight_inside, other=0.0, eviction_policy="evict_first")
         else:
             weight = tl.load(weight_at + start, mask=weight_inside, other=0.0)
-        total = product(x, weight, total)
+        if x_ptr.dtype.element_ty == tl.float32 and not _INTERPRETED:  # Kahan's sum of the blocks: cuBLAS splits too
+            term = tl.dot(x, weight, input_precision="ieee") - lost
+            sum_ = total + term
+            lost = (sum_ - total) - term
+            total = sum_
+        else:
+            total = product(x, weight, total)
     y = finish(total, bias_ptr, first_column, columns, BLOCK_N, ACTIVATION, out_ptr.dtype.element_ty)
     tl.store(out_ptr + row * out_stride + column, y, mask=(row < rows) & (column < columns))
 
 
-@jit
+@_general
 def descriptor_kernel(
     x_tiles: tl.tensor,
     weight_tiles: tl.tensor,
@@ -171,7 +196,6 @@ def descriptor_kernel(
     PROGRAMS: tl.constexpr,  # noqa: N803 # the same
     HALVES: tl.constexpr,  # noqa: N803 # the same
     FLATTEN: tl.constexpr,  # noqa: N803 # the same
-    SPECIALISE: tl.constexpr,  # noqa: N803 # the same
     EARLY: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     """Write ``activate(x @ weight.T + bias)``; each of ``PROGRAMS`` programs works through tiles.
@@ -183,7 +207,7 @@ def descriptor_kernel(
     if EARLY:
         tl.extra.cuda.gdc_wait()
     tiles = ((rows + BLOCK_M - 1) // BLOCK_M) * ((columns + BLOCK_N - 1) // BLOCK_N)
-    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=FLATTEN, warp_specialize=SPECIALISE):
+    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=FLATTEN):
         row, column = place(tile, rows, columns, BLOCK_M, BLOCK_N, GROUP)
         total = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
         for start in range(0, hidden, BLOCK_K):

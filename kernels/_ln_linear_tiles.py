@@ -18,9 +18,10 @@ class Config:
     """One way to launch the matrix product.
 
     A tile is ``block_m`` rows × ``block_n`` columns, summed ``block_k`` at a time. ``group``: so many rows of tiles are
-    visited together, for the L2 cache. ``bulk``: tensor descriptors and one program a multiprocessor, where the strides
-    allow descriptors. ``halves``: a tile is stored in two halves. ``ahead``: the product is launched while the layer
-    norm still runs, and fetches so many bytes of each weight row into the L2 cache before it waits.
+    visited together, for the L2 cache. ``once``: weights need not stay in that cache. ``bulk``: tensor descriptors and
+    one program a multiprocessor, where the strides allow descriptors. ``halves``: a tile is stored in two halves.
+    ``ahead``: the product is launched while the layer norm still runs, and fetches so many bytes of each weight row
+    into the L2 cache before it waits.
     """
 
     block_m: int
@@ -32,27 +33,31 @@ class Config:
     bulk: bool = False
     halves: bool = False
     flatten: bool = True
-    specialise: bool = False
     ahead: int = 0
+    once: bool = False
 
 
-STREAM_FEW = Config(16, 128, 128, 4, 4, ahead=1024)
-STREAM = Config(64, 128, 128, 8, 4, ahead=1024)
+STREAM_FEW = Config(16, 128, 128, 4, 4, ahead=1024, once=True)
+STREAM = Config(64, 128, 128, 8, 4, ahead=1024, once=True)
 TILES = Config(128, 128, 64, 8, 3)
 BULK = Config(128, 256, 64, 8, 3, bulk=True)
-SINGLE = Config(64, 64, 32, 4, 3)
-CONFIGS = (SINGLE, STREAM_FEW, BULK, TILES, STREAM)
+PLAIN = Config(32, 64, 32, 4, 2)
+CONFIGS = (PLAIN, STREAM_FEW, BULK, TILES, STREAM)
 """Every configuration that :func:`config_for` may choose."""
+
+LIBRARY_ROWS = 1024
+"""From so many rows on cuBLASLt is asked, where it has the epilogue."""
 
 
 def config_for(rows: int, dtype: torch.dtype) -> Config:
     """Return the tiles for ``rows`` of x.
 
     Up to 64 rows the time is that of reading the weights once: one row of tiles, deep loads. fp32 is computed outside
-    the tensor cores (theirs is TF32) and has one tile.
+    the tensor cores (theirs is TF32) and has one tile. So have sizes and strides that are no multiples of 8: their
+    loads are narrow, and larger tiles of them do not fit into registers.
     """
     if dtype == torch.float32:
-        return SINGLE
+        return PLAIN
     if rows <= 64:
         return STREAM_FEW if rows <= 16 else STREAM
     return BULK
@@ -78,6 +83,7 @@ def normalise(
         eps,
         ROWS=height,
         COLS=cols,
+        WIDE=hidden % 8 == 0 and x.stride(0) % 8 == 0,
         EARLY=early,
         num_warps=warps,
     )
@@ -98,16 +104,44 @@ def launch(
     rows, hidden = x.shape
     if out.numel() == 0:
         return
+    wide = all(number % 8 == 0 for number in (hidden, out.shape[1], weight.stride(0), out.stride(0)))
+    library = config is None and library_fits(x, weight, out, activation)
     config = config or config_for(rows, x.dtype)
-    if x.dtype == torch.float32:
-        config = SINGLE
-    padded = -(-hidden // 8) * 8  # descriptors want rows of a multiple of 16 bytes
+    if x.dtype == torch.float32 or not wide:
+        config = PLAIN
+    padded = -(-hidden // 8) * 8  # descriptors and wide loads want rows of a multiple of 16 bytes
     normalised = torch.empty((rows, padded), dtype=x.dtype, device=x.device)[:, :hidden]
-    bulk = config.bulk and all(describable(tensor) for tensor in (normalised, weight, out))
-    early = config.ahead > 0 and not INTERPRETED
+    bulk = config.bulk and not library and all(describable(tensor) for tensor in (normalised, weight, out))
+    early = config.ahead > 0 and not INTERPRETED and not library
     with quiet():
         normalise(x, gain, shift, eps, normalised, early)
-        (_launch_bulk if bulk else _launch_tiles)(normalised, weight, bias, out, activation, config)
+        if library:
+            _call_library(normalised, weight, bias, out, activation)
+        elif bulk:
+            _launch_bulk(normalised, weight, bias, out, activation, config)
+        else:
+            _launch_tiles(normalised, weight, bias, out, activation, config, wide)
+
+
+def library_fits(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, activation: str) -> bool:
+    """Return whether cuBLASLt computes the product with bias and activation, rounded once, and as fast as it can.
+
+    It has epilogues for tanh GELU and ReLU, not for erf and SiLU. Fewer than 2²² outputs leave multiprocessors idle;
+    there it might split the sum and add the parts in the storage dtype.
+    """
+    fitting = weight.is_cuda and x.dtype != torch.float32 and activation in ("gelu_tanh", "relu", "none")
+    return (
+        fitting and x.shape[0] >= LIBRARY_ROWS and out.numel() >= 2**22 and out.is_contiguous() and describable(weight)
+    )
+
+
+def _call_library(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor, activation: str
+) -> None:
+    if activation == "none":
+        torch.addmm(bias, x, weight.t(), out=out)
+    else:
+        torch._addmm_activation(bias, x, weight.t(), use_gelu=activation == "gelu_tanh", out=out)
 
 
 def describable(tensor: torch.Tensor) -> bool:
@@ -117,20 +151,22 @@ def describable(tensor: torch.Tensor) -> bool:
 
 
 def constants_for(
-    config: Config, rows: int, hidden: int, activation: str, programs: int = 0, itemsize: int = 2
+    config: Config, hidden: int, activation: str, *, wide: bool = True, programs: int = 0
 ) -> tuple[Any, dict[str, Any], dict[str, list[int]]]:
-    """Return the kernel of a configuration, its constants, and the blocks of its descriptors by argument."""
-    constants: dict[str, Any] = {"ACTIVATION": activation, "GROUP": config.group}
+    """Return the kernel of a configuration, its constants, and the blocks of its descriptors by argument.
+
+    ``wide``: all sizes and strides are multiples of 8. ``programs``: of the form with descriptors, 0 for the other.
+    """
+    early = config.ahead > 0 and not INTERPRETED
+    constants: dict[str, Any] = {"ACTIVATION": activation, "GROUP": config.group, "EARLY": early}
     constants |= {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
-    if not config.bulk or not programs:
+    if not programs:
         if INTERPRETED:
             constants["BLOCK_K"] = min(next_power_of_two(hidden), 512)
-        constants["EVEN"] = hidden % constants["BLOCK_K"] == 0
-        constants["ONCE"] = rows <= config.block_m
-        constants["AHEAD"] = 0 if INTERPRETED else min(config.ahead, hidden * itemsize) // 128
-        return linear_kernel, constants, {}
+        even = wide and hidden % constants["BLOCK_K"] == 0 and 2 * hidden >= config.ahead
+        ahead = config.ahead // 128 if even and early else 0
+        return linear_kernel, constants | {"WIDE": wide, "EVEN": even, "ONCE": config.once, "AHEAD": ahead}, {}
     constants |= {"PROGRAMS": programs, "HALVES": config.halves, "FLATTEN": config.flatten}
-    constants |= {"SPECIALISE": config.specialise, "EARLY": config.ahead > 0 and not INTERPRETED}
     width = config.block_n // 2 if config.halves else config.block_n
     blocks = {
         "x_tiles": [config.block_m, config.block_k],
@@ -141,10 +177,16 @@ def constants_for(
 
 
 def _launch_tiles(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor, activation: str, config: Config
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    out: torch.Tensor,
+    activation: str,
+    config: Config,
+    wide: bool,
 ) -> None:
     (rows, hidden), columns = x.shape, weight.shape[0]
-    _, constants, _ = constants_for(config, rows, hidden, activation, itemsize=x.element_size())
+    _, constants, _ = constants_for(config, hidden, activation, wide=wide)
     linear_kernel[(-(-rows // config.block_m) * -(-columns // config.block_n),)](
         x,
         weight,
@@ -167,13 +209,19 @@ def _launch_bulk(
     (rows, hidden), columns = x.shape, weight.shape[0]
     tiles = -(-rows // config.block_m) * -(-columns // config.block_n)
     programs = min(_multiprocessors(x.device), tiles)
-    _, constants, blocks = constants_for(config, rows, hidden, activation, programs)
+    _, constants, blocks = constants_for(config, hidden, activation, programs=programs)
     described = {
         name: TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), blocks[name])
         for name, tensor in {"x_tiles": x, "weight_tiles": weight, "out_tiles": out}.items()
     }
     descriptor_kernel[(programs,)](
-        **described, bias_ptr=bias, rows=rows, columns=columns, hidden=hidden, **constants, **_options(config)
+        **described,
+        bias_ptr=bias,
+        rows=rows,
+        columns=columns,
+        hidden=hidden,
+        **constants,
+        **_options(config),
     )
 
 

@@ -64,7 +64,7 @@ def test_oracle_is_the_formula_in_fifty_digits(activation, kind):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.block_m}x{c.block_n}x{c.block_k}")
 @pytest.mark.parametrize("activation", ["gelu_tanh", "relu"])
 def test_several_tiles_in_both_directions(config, activation):
-    dtype = torch.float32 if config == tiles.SINGLE else torch.bfloat16
+    dtype = torch.float32 if config == tiles.PLAIN else torch.bfloat16
     for rows, columns in ((150, 264), (129, 520)):  # more than one tile row and column; the last ones are not full
         case = make(rows, 72, dtype, 32, "normal", activation=activation, columns=columns)
         inputs = [tensor.to(DEVICE) for tensor in case.inputs.values()]
@@ -160,16 +160,17 @@ def compiled(kernel, constants, options, element, descriptors):
         if name in descriptors: return f"tensordesc<{element}{descriptors[name]}>"
         return f"*{element}" if name.endswith("_ptr") else "fp32" if name == "eps" else "i32"
     names = kernel.arg_names
-    aligned = [i for i, n in enumerate(names) if n.endswith(("_ptr", "_stride")) or n in ("hidden", "columns")]
+    aligned = [i for i, n in enumerate(names) if n.endswith("_ptr")]
     attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
     source = ASTSource(kernel, {n: kind(n) for n in names}, constants, attributes)
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
     return "wgmma" in ptx, ".local" in ptx, sorted(set(re.findall(r"(?:ld|st)\\.global\\.[\\w.]*v4[\\w.]*", ptx)))
 
-print(compiled(kernels.normalise_kernel, {"ROWS": 1, "COLS": 4096, "EARLY": True}, {"num_warps": 8}, "bf16", {}))
+norm = {"ROWS": 1, "COLS": 4096, "WIDE": True, "EARLY": True}
+print(compiled(kernels.normalise_kernel, norm, {"num_warps": 8}, "bf16", {}))
 for config in tiles.CONFIGS:
-    element = "fp32" if config == tiles.SINGLE else "bf16"
-    kernel, constants, descriptors = tiles.constants_for(config, 4096, 4096, "gelu_tanh", 132)
+    element = "fp32" if config == tiles.PLAIN else "bf16"
+    kernel, constants, descriptors = tiles.constants_for(config, 4096, "gelu_tanh", programs=132 if config.bulk else 0)
     options = {"num_warps": config.warps, "num_stages": config.stages, "launch_pdl": config.ahead > 0}
     print(compiled(kernel, constants, options, element, descriptors))
 """
@@ -185,4 +186,4 @@ def test_every_configuration_compiles_for_the_gpu_without_local_memory(tmp_path)
     assert len(products) == len(CONFIGS)
     for config, (tensor_cores, local_memory, _) in zip(CONFIGS, products, strict=True):
         assert not local_memory, f"{config} spills"
-        assert tensor_cores == (config.block_m >= 64 and config != tiles.SINGLE), config
+        assert tensor_cores == (config.block_m >= 64 and config != tiles.PLAIN), config
