@@ -21,15 +21,18 @@ INT8_OPS = ("int8_linear",)
 class Ceilings:
     """``copy`` in bytes a microsecond, read plus written; ``gemm`` (bf16) and ``int8`` in operations a microsecond.
 
-    The copy is measured again in every round of every shape, by ``copy_calls``.
+    The copy is measured again in every round of every shape, by ``copy_calls``, and where operations set the pace so is
+    the product, by ``gemm_calls``: a card that is hot gives both less.
     """
 
+    MULTIPLIED: ClassVar[int] = 2 * SIDE**3  # operations of the product
     COPIED: ClassVar[int] = 2 * COPY_BYTES  # bytes that a copy reads and writes
 
     copy: float
     gemm: float
     int8: float | None
     copy_calls: Sequence[Call]
+    gemm_calls: Sequence[Call] = ()
 
     def int8_factor(self, op: str) -> float:
         """Return how far beyond the bf16 product an op may honestly get: the tensor cores do int8 at twice the rate."""
@@ -47,12 +50,13 @@ def measure_ceilings(timer: Timer, device: str) -> Ceilings:
     pairs = [(make(), make().fill_(1)) for _ in range(2)]
     copy_calls = [partial(to.copy_, source) for to, source in pairs]
     copy = statistics.median(timer.samples(copy_calls, "launch"))
-    operations = 2 * SIDE**3
+    operations = Ceilings.MULTIPLIED
     a, b = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
-    gemm = statistics.median(timer.samples([partial(torch.matmul, a, b)], "launch"))
+    gemm_calls = [partial(torch.matmul, a, b)]
+    gemm = statistics.median(timer.samples(gemm_calls, "launch"))
     ia, ib = (t.to(torch.int8) for t in (a, b))
     try:
         int8 = operations / statistics.median(timer.samples([partial(torch._int_mm, ia, ib.t())], "launch"))
     except RuntimeError:
         int8 = None
-    return Ceilings(Ceilings.COPIED / copy, operations / gemm, int8, copy_calls)
+    return Ceilings(Ceilings.COPIED / copy, operations / gemm, int8, copy_calls, gemm_calls)

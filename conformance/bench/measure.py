@@ -53,6 +53,7 @@ class Shape:
     bytes_moved: int
     flops: int
     copy: Times | None = None
+    product: Times | None = None
     entries: list[Entry] = field(default_factory=list)
     gate: Judged | None = None
     goal: Judged | None = None
@@ -126,9 +127,12 @@ def _time(
 ) -> None:
     """Let all take turns for some rounds; what fails in one is left out of the rest."""
     samples: dict[str, list[list[float]]] = {name: [] for name in calls}
-    copies = []
+    copies, products = [], []
+    many_operations = shape.flops / shape.bytes_moved > ceilings.gemm / ceilings.copy
     for _ in range(rounds):
         copies.append(timer.samples(ceilings.copy_calls, "launch"))
+        if many_operations and ceilings.gemm_calls:
+            products.append(timer.samples(ceilings.gemm_calls, "launch"))
         for name in list(samples):
             try:
                 samples[name].append(timer.samples(calls[name], mode))
@@ -140,6 +144,7 @@ def _time(
                     entry.outcome = "failed"
                 entry.message = f"{mode}: {_short(error)}"
     shape.copy = Times.of(copies)
+    shape.product = Times.of(products) if products else None
     for name, measured in samples.items():
         entry = shape.entry(name)
         assert entry is not None
@@ -177,7 +182,10 @@ def _r(shape: Shape, times: Times) -> list[float]:
 
 
 def _gemm(shape: Shape, times: Times, ceilings: Ceilings) -> list[float]:
-    return [shape.flops / one / ceilings.gemm for one in times.rounds]  # operations a microsecond
+    if shape.product is None:
+        return [shape.flops / one / ceilings.gemm for one in times.rounds]  # operations a microsecond
+    pairs = zip(times.rounds, shape.product.rounds, strict=True)
+    return [shape.flops / one * product / Ceilings.MULTIPLIED for one, product in pairs]
 
 
 def hold(shape: Shape, budget: Budget, ceilings: Ceilings) -> None:

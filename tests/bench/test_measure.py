@@ -148,3 +148,14 @@ def test_a_kernel_that_failed_is_not_judged():
     gate = held(shape, budget("r", at_least=0.9))
     assert gate.verdict == "not judged"
     assert "out of registers" in gate.reason
+
+
+def test_where_operations_set_the_pace_the_product_takes_its_turns_too():
+    ceilings = Ceilings(
+        1.0, 0.1, None, [partial(torch.zeros, 1)], [partial(torch.matmul, torch.ones(1), torch.ones(1))]
+    )
+    products = iter([1e6, 2e6, 4e6])
+    timer = Timer(lambda name: next(products) if name.endswith("matmul") else 10.0)
+    shape = measure(LAUNCH, SILU, entries(ours), timer, ceilings, "cpu", rounds=3)
+    assert shape.product.rounds == (1e6, 2e6, 4e6)
+    assert shape.entries[0].gemm == pytest.approx(shape.flops / 10.0 * 2e6 / Ceilings.MULTIPLIED)
