@@ -14,7 +14,7 @@ from gaugeblock.kernels import _ln_linear_tiles as tiles
 from gaugeblock.kernels.arguments import Refused
 from gaugeblock.kernels.bounds import budget_used
 from gaugeblock.kernels.ln_linear import ACTIVATIONS, CONFIGS, CONTRACT, config_for, ln_linear, make
-from gaugeblock.kernels.runtime import DEVICE
+from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -147,6 +147,25 @@ def test_modelled_cost_counts_each_tensor_once():
     assert CONTRACT.flops(case) == 6 * (2 * 64 * 32 + 8 * 64 + 6 * 32)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED, reason="the library's epilogues run on a GPU")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "none"])
+def test_large_batches_go_to_the_library_within_the_bound(activation, dtype, monkeypatch):
+    called = []
+    original = tiles._call_library
+    monkeypatch.setattr(tiles, "_call_library", lambda *args: (called.append(args[4]), original(*args)))
+    case = make(1030, 264, dtype, 36, "normal", activation=activation, columns=4104)
+    case.inputs["x"][7, 5] = math.nan
+    out = ln_linear(*[tensor.to(DEVICE) for tensor in case.inputs.values()], **case.params).cpu()
+    oracle = CONTRACT.oracle(case)
+    share = budget_used(out, oracle["out"], CONTRACT.bound(case, oracle)["out"])
+    share[7] = 0
+    assert called == [activation]
+    assert share.max().item() <= 1
+    assert out[7].isnan().all()
+
+
 SCRIPT = """
 import re
 import triton
@@ -176,6 +195,7 @@ for config in tiles.CONFIGS:
 """
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU every configuration is compiled and run by KER-016")
 def test_every_configuration_compiles_for_the_gpu_without_local_memory(tmp_path):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
