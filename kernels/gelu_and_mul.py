@@ -28,12 +28,12 @@ from gaugeblock.kernels.arguments import DTYPES, Refused
 from gaugeblock.kernels.bounds import TINY, U, output_bound
 from gaugeblock.kernels.contract import Case, Op, Tensors
 from gaugeblock.kernels.rounding import rounded, widened
-from gaugeblock.kernels.runtime import jit, tl
+from gaugeblock.kernels.runtime import tl
 
 FORMS = ("tanh", "none")
 
 
-@jit
+@gated.gated_jit
 def _gelu_and_mul_kernel(
     x_ptr: tl.tensor,
     out_ptr: tl.tensor,

@@ -22,7 +22,7 @@ RoPE: Su et al. 2021, arXiv:2104.09864.
 
 from __future__ import annotations
 
-import functools
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -96,7 +96,11 @@ def _rotate(
         tl.store(out_ptr + rest, copied, mask=inside & (rest < dim))
 
 
-@jit
+_COUNTS = ("tokens", "max_position", "q_heads", "k_heads", "q_programs", "programs")
+_jit = partial(jit, do_not_specialize=_COUNTS)  # type: ignore[call-arg] # triton.jit's own: one binary for all of them
+
+
+@_jit
 def _rope_kernel(
     q_ptr: tl.tensor,
     k_ptr: tl.tensor,
@@ -295,7 +299,7 @@ FAR = 40000
 HEADS = (5, 2)
 """Of the cases: queries' and keys', neither a power of two, so that no tile is full."""
 
-_case_cache = functools.cache(cos_sin_cache)
+_case_cache = cache(cos_sin_cache)
 
 
 def make(

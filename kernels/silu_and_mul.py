@@ -13,6 +13,7 @@ SwiGLU: Shazeer 2020, arXiv:2002.05202.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,8 +36,10 @@ from gaugeblock.kernels.runtime import INTERPRETED, jit, next_power_of_two, quie
 
 MAX_HIDDEN = 2**24
 
+gated_jit = partial(jit, do_not_specialize=("rows", "column_tiles"))  # type: ignore[call-arg] # triton.jit's own: one binary for any batch
 
-@jit
+
+@gated_jit
 def _silu_and_mul_kernel(
     x_ptr: tl.tensor,
     out_ptr: tl.tensor,

@@ -23,6 +23,7 @@ Online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -89,6 +90,9 @@ def config_for(columns: int, itemsize: int) -> Config:
     return fitting[0] if fitting else _LONG[itemsize]
 
 
+_jit = partial(jit, do_not_specialize=("rows", "tiles"))  # type: ignore[call-arg] # triton.jit's own: one binary for batches of any size
+
+
 @inline
 def _anew(held: tl.tensor) -> tl.tensor:
     """Return ``held``, opaque to the compiler: it converts 16 bits anew instead of keeping 32 in registers."""
@@ -108,7 +112,7 @@ def _exp(x: tl.tensor) -> tl.tensor:
     return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [scaled], tl.float32, is_pure=True, pack=1)
 
 
-@jit
+@_jit
 def _softmax_kernel(
     x_ptr: tl.tensor,
     out_ptr: tl.tensor,
@@ -280,7 +284,7 @@ CONTRACT = Op(
     bytes_moved=lambda case: 2 * case.inputs["x"].numel() * case.inputs["x"].element_size(),
     flops=lambda case: 5 * case.inputs["x"].numel(),
     kinds=("normal", "small", "scaled", "offset", "denormal", "large", "zeros", *OWN_KINDS),
-    sizes=Sizes(long=4097 if INTERPRETED else 65537),
+    sizes=Sizes(long=4097 if INTERPRETED else 65552),
     in_place={"out": "x"},
     leading=True,
     configs=CONFIGS,
