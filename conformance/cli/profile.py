@@ -122,5 +122,6 @@ def _finish(study: Study, out: Path) -> int:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)  # a file has no edge; tables would be folded at 80
     show(study, console)
-    click.echo(f"written: {path}, {study.trace}")
+    fused = study.trace.with_name("trace-fused.json")
+    click.echo("written: " + ", ".join(str(p) for p in (path, study.trace, fused) if p.exists()))
     return WRONG if study.wrong or study.failures else 0

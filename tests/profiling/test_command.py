@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -15,17 +14,9 @@ import pytest
 
 from gaugeblock.fixtures.launch import free_port
 
+from . import fake_nsys
+
 COMMAND = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "profile"]
-NSYS = """#!/bin/sh
-# takes -o REPORT and the command after the options, as nsys does; writes a report on an interrupt as well
-while [ "$1" != "-o" ]; do shift; done
-report=$2; shift 2
-trap 'echo report > "$report.nsys-rep"; exit 0' INT
-"$@" & wait $!
-code=$?
-echo report > "$report.nsys-rep"
-exit $code
-"""
 
 
 def gaugeblock(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -36,11 +27,7 @@ def gaugeblock(*words: str | Path, **variables: str) -> subprocess.CompletedProc
 
 @pytest.fixture
 def path_with_nsys(tmp_path):
-    nsys = tmp_path / "bin" / "nsys"
-    nsys.parent.mkdir()
-    nsys.write_text(NSYS)
-    nsys.chmod(nsys.stat().st_mode | stat.S_IXUSR)
-    return f"{nsys.parent}:{os.environ['PATH']}"
+    return f"{fake_nsys.install(tmp_path / 'bin')}:{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gaugeblock.conformance.profiling import live
+from gaugeblock.conformance.profiling import live, nsys
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.launch import free_port
 
+from . import fake_nsys
 from .made import named, op, trace
 
 ROW = [1, 16, 256]
@@ -128,3 +130,18 @@ def test_a_trace_of_an_earlier_run_is_not_taken_for_this_one(tmp_path, monkeypat
 def test_nobody_there_is_the_environments_fault(tmp_path):
     with pytest.raises(EnvironmentFault, match="no engine"):
         live.profile_engine(f"http://127.0.0.1:{free_port()}", None, 8, 2, tmp_path)
+
+
+def test_an_engine_under_nsys_gets_one_request_and_is_ended(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PATH", f"{fake_nsys.install(tmp_path / 'bin')}:{os.environ['PATH']}")
+    with engine() as (url, script):
+        assert nsys.wrap(["sleep", "60"], url, None, 8, 2, tmp_path) == 0
+    assert [path for path, _ in script["seen"]].count("/generate") >= 1
+    assert "engine.nsys-rep" in capfd.readouterr().out
+    assert (tmp_path / "engine.nsys-rep").read_text() == "report\n"
+
+
+def test_an_engine_that_ends_under_nsys_before_it_answers_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{fake_nsys.install(tmp_path / 'bin')}:{os.environ['PATH']}")
+    with pytest.raises(EnvironmentFault, match="ended"):
+        nsys.wrap(["false"], f"http://127.0.0.1:{free_port()}", None, 8, 2, tmp_path)
