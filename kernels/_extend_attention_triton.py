@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -18,13 +19,14 @@ from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, add, jit, maximum, quiet, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
+one_binary = partial(jit, do_not_specialize=("requests", "table_row"))  # for any batch
 
 
 @dataclass(frozen=True)
 class Config:
     """Query rows and keys of a tile in fp16 and bf16, warps, and stages of the pipeline that loads K and V.
 
-    fp32 is multiplied without tensor cores and takes a quarter of the rows and half of the keys.
+    fp32 is multiplied without tensor cores and takes a quarter of both.
     """
 
     rows: int
@@ -35,10 +37,10 @@ class Config:
     def tile(self, dtype: torch.dtype) -> tuple[int, int]:
         """Return query rows and keys of a tile."""
         whole = dtype != torch.float32 or INTERPRETED
-        return (self.rows, self.keys) if whole else (self.rows // 4, self.keys // 2)
+        return (self.rows, self.keys) if whole else (self.rows // 4, self.keys // 4)
 
 
-@jit
+@one_binary
 def _extend_attention_kernel(
     q_ptr: tl.tensor,
     k_ptr: tl.tensor,

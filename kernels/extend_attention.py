@@ -36,7 +36,9 @@ from dataclasses import dataclass
 
 import torch
 
+from gaugeblock.kernels import _extend_attention_hopper as hopper
 from gaugeblock.kernels._extend_attention_cases import make, workload
+from gaugeblock.kernels._extend_attention_hopper import HopperConfig
 from gaugeblock.kernels._extend_attention_triton import Config, launch
 from gaugeblock.kernels.arguments import DTYPES, Refused, require_like, require_shape
 from gaugeblock.kernels.bounds import TINY, U, gamma, output_bound
@@ -44,14 +46,15 @@ from gaugeblock.kernels.contract import Case, Op, Tensors
 from gaugeblock.kernels.runtime import INTERPRETED
 
 HEAD_DIMS = (64, 128)
-CONFIGS = (Config(128, 64, 8, 3), Config(128, 128, 8, 2), Config(64, 64, 4, 3))
+CONFIGS: tuple[Config | HopperConfig, ...] = (Config(128, 64, 8, 3), Config(128, 128, 8, 2), HopperConfig(2, 128, 2))
+FALLBACK = Config(128, 64, 8, 3)
 
 
-def config_for(head_dim: int) -> Config:
+def config_for(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) -> Config | HopperConfig:
     """Return the tile: one for all batches, so that a token's bits depend on nothing but its request."""
     if INTERPRETED:
-        return Config(64, 256, 1, 1)
-    return Config(128, 128, 8, 2) if head_dim == 64 else Config(128, 64, 8, 3)
+        return Config(64, 256, 1, 1)  # the interpreter's time goes by operations more than by elements
+    return Config(128, 128, 8, 2) if q.shape[-1] == 64 else Config(128, 64, 8, 3)
 
 
 def extend_attention(
@@ -64,7 +67,7 @@ def extend_attention(
     scale: float,
     *,
     out: torch.Tensor | None = None,
-    config: Config | None = None,
+    config: Config | HopperConfig | None = None,
 ) -> torch.Tensor:
     """Return the attention of each new token, ``[tokens, query heads, head_dim]`` of the dtype of ``q``.
 
@@ -86,8 +89,15 @@ def extend_attention(
     _require_batch(q, block_table, seq_lens, q_starts)
     if not 0 < scale < math.inf:
         raise Refused(f"scale is {scale}, expected a positive number")
-    if q.numel():
-        launch(q, k_cache, v_cache, block_table, seq_lens, q_starts, out, scale, config or config_for(q.shape[-1]))
+    if not q.numel():
+        return out
+    config = config or config_for(q, k_cache, v_cache)
+    if isinstance(config, HopperConfig) and not hopper.fits(q, k_cache, v_cache):
+        config = FALLBACK
+    if isinstance(config, HopperConfig):
+        hopper.launch(q, k_cache, v_cache, block_table, seq_lens, q_starts, out, scale, config)
+    else:
+        launch(q, k_cache, v_cache, block_table, seq_lens, q_starts, out, scale, config)
     return out
 
 
