@@ -150,7 +150,7 @@ def linear_kernel(
     weight_at = weight_ptr + column * weight_stride + k[:, None]  # [BLOCK_K, BLOCK_N]
     if AHEAD:
         line: tl.constexpr = 1024 // weight_ptr.dtype.element_ty.primitive_bitwidth
-        lines = weight_ptr + column * weight_stride + line * tl.arange(0, AHEAD)[:, None]
+        lines = weight_ptr + tl.minimum(column, columns - 1) * weight_stride + line * tl.arange(0, AHEAD)[:, None]
         tl.inline_asm_elementwise(
             "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines.to(tl.int64)], tl.int32, is_pure=False, pack=1
         )
