@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from gaugeblock.conformance.outcome import unsupported
 from gaugeblock.fixtures.targets.kernels import KernelTarget
 from gaugeblock.kernels.contract import Case, Op
 from gaugeblock.kernels.sampling import kept_set
@@ -47,6 +48,15 @@ class Row:
         return Case(f"sampling {self.name}", torch.float32, inputs)
 
 
+def offered(kernels: KernelTarget, op: Op, rows: list[Row]) -> list[Row]:
+    """Return the rows whose filters the target offers; the check is unsupported where it offers none of them."""
+    reasons = {row.name: kernels.unclaimed(op, row.case(torch.zeros(1))) for row in rows}
+    chosen = [row for row in rows if not reasons[row.name]]
+    if not chosen:
+        unsupported(f"{kernels.name}: {'; '.join(dict.fromkeys(reasons.values()))}")
+    return chosen
+
+
 def together(rows: list[Row], uniform: torch.Tensor) -> Case:
     """Return one case that draws from each row, all of one vocabulary, once for each of ``uniform``."""
     cases = [row.case(uniform) for row in rows]
@@ -70,14 +80,15 @@ def uniforms(kernels: KernelTarget, op: Op, rows: list[Row]) -> torch.Tensor:
     if kernels.own_randomness(op):
         return torch.zeros(draws_needed(rows))
     smallest = min(_shares(row)[row.kept(-row.slack)].min().item() for row in rows)
-    steps = 2 ** math.ceil(math.log2(1 / smallest) + 0.01)  # a grid finer than the narrowest token, exact in fp32
+    steps = 1 << math.ceil(math.log2(4 / smallest))  # four to the narrowest token, so that narrower intruders show
     return torch.arange(steps) / steps
 
 
 def _shares(row: Row) -> torch.Tensor:
     """Return each token's probability among the kept ones, float64 ``[vocab]``."""
     mass: torch.Tensor = row.probs.double() * row.kept(row.slack)
-    return mass / mass.sum()
+    shares: torch.Tensor = mass / mass.sum()
+    return shares
 
 
 def require_kept(row: Row, tokens: torch.Tensor) -> None:

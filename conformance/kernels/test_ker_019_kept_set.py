@@ -44,9 +44,9 @@ def test_ker_019(kernels: KernelTarget, op: Op) -> None:
     A token outside: the filter is looser than asked for, another row's filter, or ids of another order. A token that
     never comes: tighter; filters one after the other on renormalised probabilities instead of all on the original ones.
     """
-    from gaugeblock.conformance.kernels.sampled import require_kept, together, uniforms
+    from gaugeblock.conformance.kernels.sampled import offered, require_kept, together, uniforms
 
-    rows = _rows(VOCABULARY[kernels.device])
+    rows = offered(kernels, op, _rows(VOCABULARY[kernels.device]))
     uniform = uniforms(kernels, op, rows)
     outputs = kernels.run(op, together(rows, uniform))
     for row, tokens in zip(rows, outputs["token"].cpu().split(len(uniform)), strict=True):

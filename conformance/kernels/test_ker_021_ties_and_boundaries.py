@@ -53,9 +53,9 @@ def test_ker_021(kernels: KernelTarget, op: Op) -> None:
     many: "at most" instead of "less than" in top-p. A wrong token at a boundary: uniform 0 must give the first kept
     token, and mass equal to uniform × total belongs to the next one.
     """
-    from gaugeblock.conformance.kernels.sampled import require_kept, together, uniforms
+    from gaugeblock.conformance.kernels.sampled import offered, require_kept, together, uniforms
 
-    rows = _rows()
+    rows = offered(kernels, op, _rows())
     uniform = uniforms(kernels, op, rows)
     case = together(rows, uniform)
     drawn = kernels.run(op, case)["token"].cpu().split(len(uniform))

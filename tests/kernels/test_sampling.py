@@ -15,7 +15,7 @@ from gaugeblock.conformance.kernels import test_ker_021_ties_and_boundaries as k
 from gaugeblock.conformance.kernels.sampled import MISSED, Row, chi_squared, draws_needed
 from gaugeblock.fixtures.targets.kernels import KernelTarget
 from gaugeblock.kernels import sampling as op
-from gaugeblock.kernels.arguments import Refused
+from gaugeblock.kernels.arguments import Refused, Unclaimed
 from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 
 
@@ -199,6 +199,18 @@ def test_a_right_sampler_with_its_own_random_numbers_passes():
 def test_a_wrong_sampler_with_its_own_random_numbers_fails(wrong, message):
     with pytest.raises(AssertionError, match=message):
         judge(own_numbers(wrong))
+
+
+def test_a_sampler_without_min_p_is_judged_by_its_other_filters():
+    def sampling(probs, top_k, top_p, min_p, uniform):
+        if (min_p > 0).any():
+            raise Unclaimed("no min-p")
+        return op.sampling(probs, top_k + (top_k == 5).int(), top_p, min_p, uniform)
+
+    target = KernelTarget("without min-p", {"sampling": sampling}, DEVICE)
+    ker_021.test_ker_021(kernels=target, op=op.CONTRACT)
+    with pytest.raises(AssertionError, match=r"top-k \(top_k 5.*outside the kept set"):
+        ker_019.test_ker_019(kernels=target, op=op.CONTRACT)
 
 
 def test_tokens_of_equal_probability_in_the_wrong_proportion_fail():
