@@ -168,7 +168,7 @@ def _consume(
     largest = gl.max(logits, 1) * scale_log2
     e = gl.exp2(logits * scale_log2 - largest[:, None])
     total = gl.sum(e, 1)
-    p = gl.convert_layout(e.to(dtype), p_layout)
+    mbarrier.wait(v_full.index(0), 0)
     acc = gl.full([ROWS, HEAD_DIM], 0.0, gl.float32, o_layout)
     for masked in gl.static_range(2):  # first the tiles that every row sees whole, then those on the diagonal
         begin = gl.maximum(whole_tiles, 1) if masked else 1
@@ -178,7 +178,7 @@ def _consume(
             before = (tile - 1) % STAGES
             mbarrier.wait(k_full.index(stage), tile // STAGES & 1)
             logits = warpgroup_mma(q_tile, k_tiles.index(stage).permute((1, 0)), nothing, use_acc=False, is_async=True)
-            mbarrier.wait(v_full.index(before), (tile - 1) // STAGES & 1)
+            p = gl.convert_layout(e.to(dtype), p_layout)  # carried in fp32: halves would be packed and unpacked
             acc = warpgroup_mma(p, v_tiles.index(before), acc, is_async=True)
             logits = warpgroup_mma_wait(1, deps=[logits])
             mbarrier.arrive(k_empty.index(stage), count=1)
@@ -189,20 +189,19 @@ def _consume(
             rescale = gl.exp2(largest - new)
             total = total * rescale + gl.sum(e, 1)
             largest = new
-            acc, p = warpgroup_mma_wait(0, deps=[acc, p])
+            mbarrier.wait(v_full.index(stage), tile // STAGES & 1)  # a branch: ptxas would put the exponentials behind
+            acc = warpgroup_mma_wait(0, deps=[acc])
             mbarrier.arrive(v_empty.index(before), count=1)
             acc = acc * gl.convert_layout(rescale, rows_o)[:, None]
-            p = gl.convert_layout(e.to(dtype), p_layout)
     stage = (tiles - 1) % STAGES
-    mbarrier.wait(v_full.index(stage), (tiles - 1) // STAGES & 1)
     if tiles * KEYS > seq_len:  # what lies behind the end may be NaN; each consumer writes the same zeros
         slot = (tiles - 1) * KEYS + gl.arange(0, KEYS, gl.SliceLayout(1, wide))
         v = v_tiles.index(stage).load(wide)
         v_tiles.index(stage).store(gl.where((slot < seq_len)[:, None], v, 0.0))
         fence_async_shared()
         barrier()
-    acc = warpgroup_mma(p, v_tiles.index(stage), acc, is_async=True)
-    acc, p = warpgroup_mma_wait(0, deps=[acc, p])
+    acc = warpgroup_mma(gl.convert_layout(e.to(dtype), p_layout), v_tiles.index(stage), acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=[acc])
 
     row_o = ROW_0 + gl.arange(0, ROWS, rows_o)
     token_o = token_0 + row_o // HEADS
