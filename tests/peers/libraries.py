@@ -123,9 +123,10 @@ def flashinfer():
 def _rotary_embedding(positions, query, key, head_size, cos_sin_cache, is_neox=True):
     assert positions.dtype == torch.int64
     assert cos_sin_cache.dtype == query.dtype
-    for tensor, result in zip((query, key), rotated(positions, query.flatten(1), key.flatten(1), head_size,
-                                                    cos_sin_cache, is_neox), strict=True):  # fmt: skip
-        tensor.copy_(result.view(tensor.shape))
+    assert key is None or query.shape[1] % key.shape[1] == 0
+    for tensor in (query,) if key is None else (query, key):
+        rows = tensor.flatten(1)
+        tensor.copy_(rotated(positions, rows, rows, head_size, cos_sin_cache, is_neox)[0].view(tensor.shape))
 
 
 def _int8_scaled_mm(mat_a, mat_b, scales_a, scales_b, out_dtype, bias=None):
