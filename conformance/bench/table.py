@@ -45,13 +45,13 @@ def render(report: Report) -> str:
 def _shape(shape: Shape) -> list[str]:
     sides = (("gate", shape.gate), ("goal", shape.goal))
     verdicts = "   ".join(_verdict(name, judged) for name, judged in sides if judged)
-    names = f"{'R':>6} {'GEMM':>6} {'× ours':>7} {'error':>7} {'MiB':>7}"
+    names = f"{'R':>6} {'GEMM':>6} {'TFLOP/s':>8} {'× ours':>7} {'error':>7} {'MiB':>7}"
     lines = [
         f"{shape.op} {shape.label} {shape.dtype}   {verdicts}",
         f"  {'':20} {'launch µs':28} {'graph µs':26} {names}",
     ]
     ours = shape.entries[0].best()
-    return lines + [_entry(entry, ours) for entry in shape.entries]
+    return lines + [_entry(entry, ours, shape.flops) for entry in shape.entries]
 
 
 def _verdict(name: str, judged: Judged) -> str:
@@ -61,15 +61,16 @@ def _verdict(name: str, judged: Judged) -> str:
     return f"{name} {judged.term}{against}:{value} {judged.verdict.upper()}{why}"
 
 
-def _entry(entry: Entry, ours: Times | None) -> str:
+def _entry(entry: Entry, ours: Times | None, flops: int) -> str:
     if entry.outcome in ("unsupported", "failed"):
         return f"  {entry.name:20} {entry.outcome}: {entry.message}"[:WIDTH]
     times = entry.best()
     relative = f"{times.median / ours.median:7.3f}" if times and ours else f"{'—':>7}"
+    rate = "—" if times is None else f"{flops / times.median / 1e6:.1f}"
     error = max(entry.budget_used.values(), default=None)
     cells = (
         f"  {entry.name:20} {_times(entry.launch):28} {_times(entry.graph):26}",
-        f"{_number(entry.r)} {_number(entry.gemm)} {relative}",
+        f"{_number(entry.r)} {_number(entry.gemm)} {rate:>8} {relative}",
         f"{_number(error, 7)} {'—' if entry.peak_bytes is None else f'{entry.peak_bytes / 2**20:.1f}':>7}",
     )
     return " ".join(cells) + (f"  {entry.outcome}: {entry.message}" if entry.message else "")
