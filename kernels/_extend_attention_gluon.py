@@ -234,12 +234,11 @@ def _extend_attention_hopper_kernel(
     HEADS: gl.constexpr,
     HEAD_DIM: gl.constexpr,
     PAGE: gl.constexpr,
-    CONSUMERS: gl.constexpr,
     KEYS: gl.constexpr,
     STAGES: gl.constexpr,
     BOX: gl.constexpr,
 ):
-    TOKENS: gl.constexpr = ROWS * CONSUMERS // HEADS
+    TOKENS: gl.constexpr = 2 * ROWS // HEADS
     PIECES: gl.constexpr = STAGES * (HEAD_DIM // 64) * (KEYS // BOX)
     dtype: gl.constexpr = q_ptr.dtype.element_ty
     program = gl.num_programs(0) - 1 - gl.program_id(0)  # the tiles that see most come first
@@ -262,7 +261,7 @@ def _extend_attention_hopper_kernel(
     last_page = (seq_len - 1) // PAGE
 
     layout: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
-    q_tiles = gl.allocate_shared_memory(dtype, [CONSUMERS, ROWS, HEAD_DIM], layout)
+    q_tiles = gl.allocate_shared_memory(dtype, [2, ROWS, HEAD_DIM], layout)
     k_pieces = gl.allocate_shared_memory(dtype, [PIECES, BOX, 64], layout)
     v_pieces = gl.allocate_shared_memory(dtype, [PIECES, BOX, 64], layout)
     k_tiles = _as_tiles(k_pieces, STAGES, KEYS, HEAD_DIM)
@@ -274,8 +273,8 @@ def _extend_attention_hopper_kernel(
     for i in gl.static_range(STAGES):
         mbarrier.init(k_full.index(i), count=1)
         mbarrier.init(v_full.index(i), count=1)
-        mbarrier.init(k_empty.index(i), count=CONSUMERS)
-        mbarrier.init(v_empty.index(i), count=CONSUMERS)
+        mbarrier.init(k_empty.index(i), count=2)
+        mbarrier.init(v_empty.index(i), count=2)
     fence_async_shared()
     barrier()
     # the argument lists are written out: a tuple in a variable would turn constants into values

@@ -26,13 +26,13 @@ from gaugeblock.kernels._extend_attention_triton import heads_in_tile
 from gaugeblock.kernels.runtime import INTERPRETED
 
 COLUMNS = 64  # of a box: 128 bytes, the widest swizzle
+ROWS = 128  # query rows of a tile
 
 
 @dataclass(frozen=True)
 class HopperConfig:
-    """Consumers of 64 query rows each, keys of a tile, stages of K and V in shared memory."""
+    """Keys of a tile, and stages of K and V in shared memory; two consumers hold 64 query rows each."""
 
-    consumers: int
     keys: int
     stages: int
 
@@ -89,11 +89,10 @@ def launch(
 
     tokens, q_heads, head_dim = q.shape
     page_size, kv_heads = k_cache.shape[1:3]
-    rows = 64 * config.consumers
     group = q_heads // kv_heads
-    heads = heads_in_tile(group, rows)
+    heads = heads_in_tile(group, ROWS)
     box = min(page_size, config.keys)
-    tiles = tokens // (rows // heads) + len(seq_lens)  # request b starts at tile q_starts[b] // tokens a tile + b
+    tiles = tokens // (ROWS // heads) + len(seq_lens)  # request b starts at tile q_starts[b] // tokens a tile + b
     kernel._extend_attention_hopper_kernel[(tiles, q_heads // heads)](
         q,
         kernel.boxes(k_cache, box, COLUMNS),
@@ -115,7 +114,6 @@ def launch(
         HEADS=heads,
         HEAD_DIM=head_dim,
         PAGE=page_size,
-        CONSUMERS=config.consumers,
         KEYS=config.keys,
         STAGES=config.stages,
         BOX=box,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import torch
 
@@ -19,7 +20,7 @@ from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, add, jit, maximum, quiet, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
-one_binary = partial(jit, do_not_specialize=("requests", "table_row"))  # for any batch
+one_binary = partial(cast("Any", jit), do_not_specialize=("requests", "table_row"))  # for any batch
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ for config in CONFIGS:
         wide = bool(re.search(r"cp\\.async\\.cg\\.shared\\.global[^;]*0x10", ptx))
         print(name, code.metadata.shared <= 232448, "wgmma" in ptx, wide)
 hopper = [config for config in CONFIGS if not isinstance(config, t.Config)][0]
-constants = {**shared, "CONSUMERS": hopper.consumers, "KEYS": 64, "STAGES": hopper.stages, "BOX": 16}
+constants = {**shared, "KEYS": 64, "STAGES": hopper.stages, "BOX": 16}
 boxes = f"tensordesc<bf16[16, 64],{gl.NVMMASharedLayout(128, 16, 2)!r}>"
 values = {**kinds("bf16"), "k_source": boxes, "v_source": boxes}
 code = compiled(GluonASTSource, g._extend_attention_hopper_kernel, values, constants, {"num_warps": 4})
