@@ -62,8 +62,8 @@ class Config:
 
 
 CONFIGS = (
-    Config(16384, 512, 4, 3),
-    Config(16384, 512, 8, 2),
+    Config(16384, 1024, 4, 3),
+    Config(16384, 1024, 8, 2),
     Config(8192, 512, 4, 4),
     Config(32768, 1024, 8, 2),
 )
