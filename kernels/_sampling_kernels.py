@@ -159,11 +159,11 @@ def _token_in_row(
     """Return the token drawn from whole rows: first its block, from the kept mass of each, then its place there."""
     block = tl.arange(0, BLOCKS)[None, :]
     masses = tl.zeros_like(row) + tl.zeros((1, BLOCKS), tl.int64)  # [ROWS, BLOCKS]
-    for index in range(BLOCKS):
-        col = index * BLOCK + tl.arange(0, BLOCK)[None, :]
+    for start in range(0, vocab, BLOCK):
+        col = start + tl.arange(0, BLOCK)[None, :]
         bits = _bits(probs_ptr, row, stride, col, (row < rows) & (col < vocab))
         kept = tl.where(bits >= threshold[:, None], _mass(bits, scale), 0)
-        masses = tl.where(block == index, tl.reduce(kept, 1, add)[:, None], masses)
+        masses = tl.where(block == start // BLOCK, tl.reduce(kept, 1, add)[:, None], masses)
     upto = tl.associative_scan(masses, 1, add)
     target = _target(uniform, tl.reduce(masses, 1, add))
     passed = upto <= target[:, None]

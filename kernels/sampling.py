@@ -144,7 +144,7 @@ def tiles(vocab: int, config: Config) -> tuple[dict[str, int], dict[str, int], i
         "SLOTS": config.slots,
         "SPREAD": 1 << config.spread,
         "BLOCK": config.block,
-        "BLOCKS": next_power_of_two(-(-vocab // config.block)),
+        "BLOCKS": max(next_power_of_two(-(-vocab // config.block)), 32),  # one binary for all small ones
         "PIVOTS": config.pivots,
     }
     return both, second, splits

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gaugeblock.kernels.contract import Op
 
 OPS = ("sampling",)
-VOCABULARY = {"cpu": 301, "cuda": 128257}
+VOCABULARY = {"cpu": 301, "cuda": 32001}
 FILTERS: dict[str, dict[str, float]] = {
     "top-k": {"top_k": 5},
     "greedy": {"top_k": 1},
