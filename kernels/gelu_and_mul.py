@@ -62,11 +62,15 @@ def _gelu_and_mul_kernel(
     TANH: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
     ROWS: tl.constexpr,  # noqa: N803 # the same
     COLS: tl.constexpr,  # noqa: N803 # the same
+    OVERLAP: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     program = tl.program_id(0)  # neighbours share a row, so that they read neighbouring memory
     row = (program // column_tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
     col = (program % column_tiles) * COLS + tl.arange(0, COLS)[None, :]  # [1, COLS]
     inside = (row < rows) & (col < hidden)
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()  # before the first access of memory: what another kernel writes must be there
     gate = widened(tl.load(x_ptr + row * x_stride + col, mask=inside, other=0.0))
     up = widened(tl.load(x_ptr + row * x_stride + hidden + col, mask=inside, other=0.0))
     if TANH:

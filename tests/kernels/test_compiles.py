@@ -15,11 +15,12 @@ for module, hidden in ((add_rmsnorm, 4096), (silu_and_mul, 14336)):
     first, warps = module.config_for(hidden)
     rows, cols = (1, first) if module is silu_and_mul else (first, hidden)
     names = kernel.arg_names
-    kinds = {"ROWS": "constexpr", "COLS": "constexpr", "eps": "fp32"}
+    constants = {"ROWS": rows, "COLS": cols} | ({"OVERLAP": True} if module is silu_and_mul else {})
+    kinds = {**dict.fromkeys(constants, "constexpr"), "eps": "fp32"}
     signature = {name: "*bf16" if name.endswith("_ptr") else kinds.get(name, "i32") for name in names}
     aligned = [i for i, n in enumerate(names) if n.endswith(("_ptr", "_stride")) or n == "hidden"]
     attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
-    source = ASTSource(kernel, signature, {"ROWS": rows, "COLS": cols}, attributes)
+    source = ASTSource(kernel, signature, constants, attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
     print(sorted(set(re.findall(r"(?:ld|st)\\.global\\.[\\w.]+", compiled.asm["ptx"]))))
 """
