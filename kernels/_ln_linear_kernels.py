@@ -11,7 +11,7 @@ from gaugeblock.kernels.runtime import INTERPRETED, add, inline, jit, tl
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
 
 _INTEGERS = ["x_stride", "weight_stride", "out_stride", "rows", "columns", "hidden"]
-_jit: Callable[..., Callable[..., Any]] = jit  # type: ignore[assignment] # with arguments it returns a decorator
+_jit: Callable[..., Callable[..., Any]] = jit
 _general = _jit(do_not_specialize=_INTEGERS)  # compiled once for all sizes, not again for multiples of 16 and for 1
 
 
@@ -109,6 +109,24 @@ def finish(
     return rounded(activate(total + bias, ACTIVATION), dtype)
 
 
+@inline
+def fetch_ahead(
+    weight_ptr: tl.tensor,
+    weight_stride: tl.tensor,
+    first_column: tl.tensor,
+    columns: tl.tensor,
+    COUNT: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
+    LINES: tl.constexpr,  # noqa: N803 # the same
+) -> None:
+    """Fetch the first ``LINES`` cache lines of ``COUNT`` weight rows into the L2 cache, without waiting for them."""
+    width: tl.constexpr = 1024 // weight_ptr.dtype.element_ty.primitive_bitwidth  # elements in 128 bytes
+    column = tl.minimum(first_column + tl.arange(0, COUNT), columns - 1).to(tl.int64)[None, :]
+    lines = weight_ptr + column * weight_stride + width * tl.arange(0, LINES)[:, None]  # [LINES, COUNT]
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines.to(tl.int64)], tl.int32, is_pure=False, pack=1
+    )
+
+
 @_general
 def linear_kernel(
     x_ptr: tl.tensor,
@@ -149,11 +167,7 @@ def linear_kernel(
     x_at = x_ptr + row * x_stride + k[None, :]  # [BLOCK_M, BLOCK_K]
     weight_at = weight_ptr + column * weight_stride + k[:, None]  # [BLOCK_K, BLOCK_N]
     if AHEAD:
-        line: tl.constexpr = 1024 // weight_ptr.dtype.element_ty.primitive_bitwidth
-        lines = weight_ptr + tl.minimum(column, columns - 1) * weight_stride + line * tl.arange(0, AHEAD)[:, None]
-        tl.inline_asm_elementwise(
-            "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines.to(tl.int64)], tl.int32, is_pure=False, pack=1
-        )
+        fetch_ahead(weight_ptr, weight_stride, first_column, columns, BLOCK_N, AHEAD)
     if EARLY:
         tl.extra.cuda.gdc_wait()
     total = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
@@ -183,8 +197,10 @@ def linear_kernel(
 def descriptor_kernel(
     x_tiles: tl.tensor,
     weight_tiles: tl.tensor,
+    weight_ptr: tl.tensor,
     bias_ptr: tl.tensor,
     out_tiles: tl.tensor,
+    weight_stride: tl.tensor,
     rows: tl.tensor,
     columns: tl.tensor,
     hidden: tl.tensor,
@@ -197,13 +213,17 @@ def descriptor_kernel(
     HALVES: tl.constexpr,  # noqa: N803 # the same
     FLATTEN: tl.constexpr,  # noqa: N803 # the same
     EARLY: tl.constexpr,  # noqa: N803 # the same
+    AHEAD: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     """Write ``activate(x @ weight.T + bias)``; each of ``PROGRAMS`` programs works through tiles.
 
     The three ``…_tiles`` are tensor descriptors with blocks ``[BLOCK_M, BLOCK_K]``, ``[BLOCK_N, BLOCK_K]`` and
     ``[BLOCK_M, BLOCK_N]`` (half as wide with ``HALVES``): the copy engine moves whole tiles, reads zeros beyond the
-    edges and writes nothing there. ``EARLY``: launched before its predecessor's end, waits for it.
+    edges and writes nothing there. ``EARLY`` and ``AHEAD`` as above.
     """
+    if AHEAD:
+        _, first_column = place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
+        fetch_ahead(weight_ptr, weight_stride, first_column, columns, BLOCK_N, AHEAD)
     if EARLY:
         tl.extra.cuda.gdc_wait()
     tiles = ((rows + BLOCK_M - 1) // BLOCK_M) * ((columns + BLOCK_N - 1) // BLOCK_N)

@@ -190,7 +190,7 @@ print(compiled(kernels.normalise_kernel, norm, {"num_warps": 8}, "bf16", {}))
 for config in tiles.CONFIGS:
     element = "fp32" if config == tiles.PLAIN else "bf16"
     kernel, constants, descriptors = tiles.constants_for(config, 4096, "gelu_tanh", programs=132 if config.bulk else 0)
-    options = {"num_warps": config.warps, "num_stages": config.stages, "launch_pdl": config.ahead > 0}
+    options = {"num_warps": config.warps, "num_stages": config.stages, "launch_pdl": config.early}
     print(compiled(kernel, constants, options, element, descriptors))
 """
 
