@@ -23,7 +23,9 @@ class Config:
     transposed tile: channels take the tensor core's side of 64, a few tokens the other. ``bulk``: the tensor memory
     accelerator fetches the tiles of operands whose layout it takes; ``bulk_out``: it then stores the result's as well,
     in ``subtiles`` parts. ``persistent``: one program a multiprocessor walks over the tiles, and ``specialize`` gives
-    it warps that only load. ``group``: so many rows of tiles are visited together, for the L2 cache.
+    it warps that only load. ``ahead``: while the kernel before it still runs, a program asks for so many bytes of each
+    of its channels into the L2 cache, the most that can be done before what that kernel writes may be read.
+    ``group``: so many rows of tiles are visited together, for the L2 cache.
     """
 
     block_m: int
@@ -37,6 +39,7 @@ class Config:
     persistent: bool = False
     specialize: bool = False
     subtiles: int = 1
+    ahead: int = 0
     group: int = 8
 
 
@@ -46,6 +49,20 @@ def _product(left: tl.tensor, right: tl.tensor, acc: tl.tensor) -> tl.tensor:
     if _INTERPRETED:  # numpy multiplies floats by BLAS, integers one by one; up to 1024 products fp32 is exact
         return acc + tl.dot(left.to(tl.float32), right.to(tl.float32)).to(tl.int32)
     return tl.dot(left, right, acc, out_dtype=tl.int32)
+
+
+@jit
+def _request(rows: tl.tensor, size: tl.tensor) -> None:
+    """Ask for the first ``size`` bytes of each row into the L2 cache; a hint, which leaves what is read as it is."""
+    tl.inline_asm_elementwise(
+        "{ .reg .pred p; .reg .u32 t; mov.u32 t, %tid.x; setp.lt.u32 p, t, $3;"
+        " @p cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0; }",
+        "=r,l,r,r",
+        [rows, size, rows.shape[0]],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @jit
@@ -63,6 +80,7 @@ def _int8_linear_kernel(
     rows: tl.tensor,
     columns: tl.tensor,
     depth: tl.tensor,
+    ahead: tl.tensor,
     BLOCK_M: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
     BLOCK_N: tl.constexpr,  # noqa: N803 # the same
     BLOCK_K: tl.constexpr,  # noqa: N803 # the same
@@ -73,6 +91,7 @@ def _int8_linear_kernel(
     PERSISTENT: tl.constexpr,  # noqa: N803 # the same
     SPECIALIZE: tl.constexpr,  # noqa: N803 # the same
     SUBTILES: tl.constexpr,  # noqa: N803 # the same
+    AHEAD: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     tiles_m = (rows + BLOCK_M - 1) // BLOCK_M
     tiles_n = (columns + BLOCK_N - 1) // BLOCK_N
@@ -86,6 +105,18 @@ def _int8_linear_kernel(
         n = within // height * BLOCK_N
         row = m + tl.arange(0, BLOCK_M)
         col = n + tl.arange(0, BLOCK_N)
+        if AHEAD:
+            tl.extra.cuda.gdc_launch_dependents()
+            _request(w + tl.minimum(col, columns - 1).to(tl.int64) * w_stride, ahead)
+            tl.extra.cuda.gdc_wait()
+        x_scale_at = x_scale_ptr + row.to(tl.int64) * x_scale_stride
+        w_scale_at = w_scale_ptr + col
+        if (
+            AHEAD
+        ):  # a program that lives shortly cannot wait for them in the end; one of many registers cannot hold them
+            x_scale = tl.load(x_scale_at, mask=row < rows, other=0.0)
+            w_scale = tl.load(w_scale_at, mask=col < columns, other=0.0)
+            bias = tl.load(bias_ptr + col, mask=col < columns, other=0.0)
         acc = tl.full((BLOCK_N, BLOCK_M) if SWAP else (BLOCK_M, BLOCK_N), 0, dtype=tl.int32)
         if not BULK:
             x_at = x + row.to(tl.int64)[:, None] * x_stride
@@ -104,10 +135,11 @@ def _int8_linear_kernel(
             acc = _product(w_tile, x_tile.T, acc) if SWAP else _product(x_tile, w_tile.T, acc)
         if SWAP:
             acc = acc.T
-        x_scale = tl.load(x_scale_ptr + row.to(tl.int64) * x_scale_stride, mask=row < rows, other=0.0)
-        w_scale = tl.load(w_scale_ptr + col, mask=col < columns, other=0.0)
-        bias = widened(tl.load(bias_ptr + col, mask=col < columns, other=0.0))
-        value = acc.to(tl.float32) * w_scale[None, :] * x_scale[:, None] + bias[None, :]
+        if not AHEAD:
+            x_scale = tl.load(x_scale_at, mask=row < rows, other=0.0)
+            w_scale = tl.load(w_scale_at, mask=col < columns, other=0.0)
+            bias = tl.load(bias_ptr + col, mask=col < columns, other=0.0)
+        value = acc.to(tl.float32) * w_scale[None, :] * x_scale[:, None] + widened(bias)[None, :]
         if BULK_OUT:
             result = rounded(value, out.dtype)
             if SUBTILES == 2:  # a smaller buffer on the way out leaves room for a stage of operands
@@ -123,30 +155,25 @@ def _int8_linear_kernel(
             tl.store(out + out_at, result, mask=(row < rows)[:, None] & (col < columns)[None, :])
 
 
-_LARGE = (
-    Config(128, 256, 128, 8, 3, bulk=True),
-    Config(128, 128, 128, 4, 4, bulk=True),
-    Config(64, 128, 128, 4, 4, bulk=True),
-)
-_DECODE = (
-    Config(16, 32, 512, 4, 5),
-    Config(16, 16, 512, 2, 6),
-)
-_INTERPRETER = (Config(16, 64, 512, 4, 1),)
+_LARGE = Config(128, 256, 128, 8, 4, bulk=True, persistent=True, subtiles=2)
+_MIDDLE = Config(128, 128, 128, 4, 3, bulk=True, bulk_out=False)  # two programs a multiprocessor
+_SMALL = Config(64, 128, 128, 4, 4, bulk=True)
+_DECODE = Config(16, 32, 512, 4, 5, ahead=1024)
+_INTERPRETER = Config(16, 64, 512, 4, 1)
 
-CONFIGS: tuple[Config, ...] = _LARGE + _DECODE + (_INTERPRETER if INTERPRETED else ())
+CONFIGS: tuple[Config, ...] = (_LARGE, _MIDDLE, _SMALL, _DECODE, *((_INTERPRETER,) if INTERPRETED else ()))
 """All tiles that may be launched."""
 
 
 def config_for(rows: int, columns: int, depth: int) -> Config:
     """Return the tile for a product of ``[rows, depth]`` and ``[columns, depth]``."""
     if INTERPRETED:
-        return _INTERPRETER[0]
-    if rows <= 16:
-        return _DECODE[0]
+        return _INTERPRETER
+    if rows <= 32:
+        return _DECODE
     if rows <= 64:
-        return _LARGE[2]
-    return _LARGE[0] if rows * columns >= 132 * 128 * 256 else _LARGE[1]
+        return _SMALL
+    return _LARGE if rows * columns >= 132 * _LARGE.block_m * _LARGE.block_n else _MIDDLE
 
 
 def launch(
@@ -165,10 +192,12 @@ def launch(
     chosen = config or config_for(rows, columns, depth)
     tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
     bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)
-    # an fp32 tile beside the operands is too large
-    bulk_out = bulk and chosen.bulk_out and out.element_size() == 2 and _takes_bulk(out)
+    small = out.element_size() == 2  # shared memory holds no fp32 tile beside the next tile's operands
+    bulk_out = bulk and chosen.bulk_out and small and _takes_bulk(out)
+    persistent = chosen.persistent and small
+    ahead = min(chosen.ahead, depth // 16 * 16) if _takes_bulk(weight) else 0
     with quiet():
-        _int8_linear_kernel[(min(tiles, _processors()) if chosen.persistent else tiles,)](
+        _int8_linear_kernel[(min(tiles, _processors()) if persistent else tiles,)](
             _described(x, (chosen.block_m, chosen.block_k)) if bulk else x,
             x_scale,
             _described(weight, (chosen.block_n, chosen.block_k)) if bulk else weight,
@@ -182,6 +211,7 @@ def launch(
             rows,
             columns,
             depth,
+            ahead,
             BLOCK_M=chosen.block_m,
             BLOCK_N=chosen.block_n,
             BLOCK_K=chosen.block_k,
@@ -189,11 +219,13 @@ def launch(
             SWAP=chosen.swap,
             BULK=bulk,
             BULK_OUT=bulk_out,
-            PERSISTENT=chosen.persistent,
+            PERSISTENT=persistent,
             SPECIALIZE=chosen.specialize and bulk,
             SUBTILES=chosen.subtiles,
+            AHEAD=ahead > 0,
             num_warps=chosen.warps,
             num_stages=chosen.stages,
+            **({"launch_pdl": True} if ahead else {}),
         )
 
 

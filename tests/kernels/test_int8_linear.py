@@ -138,7 +138,7 @@ kernel = tiles._int8_linear_kernel
 for c in tiles.CONFIGS:
     constants = dict(BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, GROUP=c.group, SWAP=c.swap, BULK=c.bulk,
                      BULK_OUT=c.bulk and c.bulk_out, PERSISTENT=c.persistent, SPECIALIZE=c.specialize,
-                     SUBTILES=c.subtiles)
+                     SUBTILES=c.subtiles, AHEAD=c.ahead > 0)
     described = dict(x=c.bulk, w=c.bulk, out=c.bulk and c.bulk_out)
     blocks = dict(x=("i8", c.block_m, c.block_k), w=("i8", c.block_n, c.block_k),
                   out=("bf16", c.block_m, c.block_n // c.subtiles))
