@@ -161,8 +161,8 @@ _SMALL = Config(64, 128, 128, 4, 4, bulk=True)
 _DECODE = Config(16, 32, 512, 4, 5, ahead=1024)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
 
-CONFIGS: tuple[Config, ...] = (_LARGE, _MIDDLE, _SMALL, _DECODE, *((_INTERPRETER,) if INTERPRETED else ()))
-"""All tiles that may be launched."""
+CONFIGS: tuple[Config, ...] = (_DECODE, _SMALL, _LARGE, _MIDDLE, *((_INTERPRETER,) if INTERPRETED else ()))
+"""All tiles that may be launched; KER-016 gives each third one bf16 and more channels than one tile has."""
 
 
 def config_for(rows: int, columns: int, depth: int) -> Config:

@@ -245,7 +245,7 @@ CONTRACT = Op(
     bytes_moved=bytes_moved,
     flops=flops,
     kinds=("normal", "small", "scaled", "offset", "zeros", "saturated"),
-    variants=({"columns": 72}, {"columns": 33}),
+    variants=({"columns": 72}, {"columns": 33}, {"columns": 264}),
     sizes=Sizes(usual=1008, long=2049),
     tied=("x", "x_scale", "weight", "w_scale", "bias"),
     leading=True,

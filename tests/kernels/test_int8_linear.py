@@ -11,7 +11,7 @@ import torch
 from gaugeblock.kernels import int8_linear as op
 from gaugeblock.kernels.arguments import Refused
 from gaugeblock.kernels.bounds import budget_used
-from gaugeblock.kernels.runtime import DEVICE
+from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 
 KINDS = op.CONTRACT.kinds
 
@@ -73,11 +73,21 @@ def test_a_long_odd_row_is_within_the_bound():
 
 
 def test_every_tile_gives_the_same_bits():
-    case = op.make(21, 300, torch.bfloat16, 7)
+    case = op.make(21, 48, torch.bfloat16, 7, columns=1100)
     expected = op.int8_linear(*on_device(case), torch.bfloat16)
     for config in op.CONFIGS:
         result = op.int8_linear(*on_device(case), torch.bfloat16, config=config)
         assert torch.equal(result, expected), config
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED, reason="so many tiles take the interpreter minutes")
+@pytest.mark.parametrize("config", [config for config in op.CONFIGS if config.stages > 1], ids=str)
+def test_more_tiles_than_multiprocessors(config):
+    case = op.make(1300, 528, torch.bfloat16, 7, columns=8200)
+    oracle = op.oracle(case)
+    result = op.int8_linear(*on_device(case), torch.bfloat16, config=config).cpu()
+    assert budget_used(result, oracle["out"], op.bound(case, oracle)["out"]).max() <= 1
 
 
 def test_more_dimensions_and_empty_batches():
@@ -157,6 +167,7 @@ for c in tiles.CONFIGS:
 """
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU every configuration is compiled and run by KER-016")
 def test_tiles_compile_to_integer_tensor_core_instructions(tmp_path):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT.replace("\\\\", "\\")]
