@@ -296,8 +296,8 @@ MAX_POSITION = 2048
 FAR = 40000
 """Of the cases, and of the kind ``far``: positions beyond 2¹⁵, so that one kept in 16 bits shows."""
 
-HEADS = (5, 2)
-"""Of the cases: queries' and keys', neither a power of two, so that no tile is full."""
+HEADS = (6, 3)
+"""Of the cases: queries' and keys', neither a power of two, so that no tile is full; a group has two queries."""
 
 _case_cache = cache(cos_sin_cache)
 
@@ -311,7 +311,7 @@ def make(
     interleaved: bool = False,
     partial: bool = False,
 ) -> Case:
-    """Return q ``[rows, 5, dim]`` and k ``[rows, 2, dim]`` at random positions, the last of the table among them.
+    """Return q ``[rows, 6, dim]`` and k ``[rows, 3, dim]`` at random positions, the last of the table among them.
 
     ``partial``: only about half of a head turns. The kind ``far``: a long context.
     """

@@ -63,11 +63,11 @@ def test_int32_positions_and_a_fused_projection_in_place():
     q, k, positions, cache = on_device(case)
     expected = op.rope(q, k, positions, cache)
     fused = torch.cat([q.flatten(1), k.flatten(1), k.flatten(1)], dim=1)  # as a qkv projection leaves it
-    q_view, k_view = fused[:, : 5 * 32].view(5, 5, 32), fused[:, 5 * 32 : 7 * 32].view(5, 2, 32)
-    values = fused[:, 7 * 32 :].clone()
+    q_view, k_view = fused[:, : 6 * 32].view(5, 6, 32), fused[:, 6 * 32 : 9 * 32].view(5, 3, 32)
+    values = fused[:, 9 * 32 :].clone()
     results = op.rope(q_view, k_view, positions.int(), cache, q_out=q_view, k_out=k_view)
     assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
-    assert torch.equal(fused[:, 7 * 32 :], values)
+    assert torch.equal(fused[:, 9 * 32 :], values)
     assert results[0].data_ptr() == fused.data_ptr()
 
 
@@ -102,7 +102,7 @@ def changed(**inputs):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (changed(k=lambda k: k[:3]), r"k has shape \(3, 2, 16\), expected \(4, 2, 16\)"),
+        (changed(k=lambda k: k[:3]), r"k has shape \(3, 3, 16\), expected \(4, 3, 16\)"),
         (changed(k=lambda k: k[..., :8]), "k has shape"),
         (changed(q=lambda q: q[0]), "q has shape .* expected 3 dimensions"),
         (changed(positions=lambda p: p[:1]), "positions has shape"),
@@ -111,7 +111,7 @@ def changed(**inputs):
         (changed(cos_sin_cache=lambda c: c[:, :15]), "expected an even one in 2…16"),
         (changed(cos_sin_cache=lambda c: c.repeat(1, 2)), "expected an even one in 2…16"),
         (changed(q=lambda q: q.half()), "k is torch.float32 but q is torch.float16"),
-        ({**changed(), "q_out": torch.zeros(4, 16, 5, device=DEVICE).transpose(1, 2)}, "last dimension must be cont"),
+        ({**changed(), "q_out": torch.zeros(4, 16, 6, device=DEVICE).transpose(1, 2)}, "last dimension must be cont"),
     ],
 )
 def test_refusals_name_the_argument(call, message):
