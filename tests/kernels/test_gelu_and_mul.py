@@ -1,6 +1,9 @@
-"""GELU-and-mul: its oracle in fifty digits, the distance of its two forms, and what it refuses."""
+"""GELU-and-mul: its oracle in many digits, its two forms, what it refuses, and what it waits for."""
 
 import math
+import os
+import subprocess
+import sys
 from decimal import Decimal, localcontext
 
 import pytest
@@ -71,3 +74,27 @@ def test_shapes_are_those_of_halves():
         op.gelu_and_mul(torch.zeros(2, 7, device=DEVICE))
     assert op.gelu_and_mul(torch.zeros(3, 0, 2, 8, device=DEVICE)).shape == (3, 0, 2, 4)
     assert math.isnan(op.gelu_and_mul(torch.full((1, 2), math.nan, device=DEVICE)).item())
+
+
+SCRIPT = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from gaugeblock.kernels import gelu_and_mul, silu_and_mul
+for kernel in (silu_and_mul._silu_and_mul_kernel, gelu_and_mul._gelu_and_mul_kernel):
+    names = kernel.arg_names
+    constants = {n: v for n, v in {"ROWS": 1, "COLS": 2048, "OVERLAP": True, "TANH": False}.items() if n in names}
+    signature = {n: "constexpr" if n in constants else "*bf16" if n.endswith("_ptr") else "i32" for n in names}
+    options = {"num_warps": 8, "launch_pdl": True}
+    compiled = triton.compile(ASTSource(kernel, signature, constants, {}), GPUTarget("cuda", 90, 32), options)
+    ptx = compiled.asm["ptx"]
+    print(0 < ptx.find("griddepcontrol.wait") < ptx.find("ld.global"))
+"""
+
+
+def test_a_kernel_launched_early_waits_before_it_reads(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["True", "True"]
