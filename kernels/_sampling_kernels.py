@@ -80,8 +80,74 @@ def _threshold(
 
 
 @inline
+def _narrowed(
+    probs_ptr: tl.tensor,
+    packed_ptr: tl.tensor,
+    row: tl.tensor,
+    rows: tl.tensor,
+    vocab: tl.tensor,
+    stride: tl.tensor,
+    scale: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
+    rank_low: tl.tensor,
+    rank_high: tl.tensor,
+    mass_high: tl.tensor,
+    counts: tl.tensor,
+    top_k: tl.tensor,
+    limit: tl.tensor,
+    ROWS: tl.constexpr,  # noqa: N803 # the same
+    BLOCK: tl.constexpr,  # noqa: N803 # the same
+    PIVOTS: tl.constexpr,  # noqa: N803 # the same
+    STAGES: tl.constexpr,  # noqa: N803 # the same
+    PACKED: tl.constexpr,  # noqa: N803 # the same
+    ENOUGH: tl.constexpr,  # noqa: N803 # the same
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Return a smaller interval [low, high] for the threshold, at best with ``ENOUGH`` tokens in it, and their ranks.
+
+    ``rank_low`` tokens at most are ≥ low, ``rank_high`` of mass ``mass_high`` are > high. Every pass tries ``PIVOTS``
+    values on whole rows, or on what is packed of them: in each lane the first ``counts`` are tokens of the interval.
+    With ``ENOUGH`` above 1 the sums are fp32, and where their error could decide the interval stays as it is.
+    """
+    exact: tl.constexpr = ENOUGH == 1
+    lane = tl.arange(0, BLOCK)[None, :]
+    place = tl.arange(0, PIVOTS)[None, :].to(tl.int64) + 1
+    base_rank, base_mass, top = rank_high[:, None], mass_high[:, None], high[:, None]
+    end = tl.reduce(tl.reduce(counts, 1, maximum), 0, maximum) * BLOCK if PACKED else vocab
+    going = tl.where(rank_low - rank_high > ENOUGH, high - low, 0)
+    while tl.reduce(going, 0, maximum) > 0:
+        width = going[:, None]
+        pivot = low[:, None] + (width * place // (PIVOTS + 1)).to(tl.int32)  # [ROWS, PIVOTS], in [low, high)
+        ranks = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int32)
+        masses = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int64 if exact else tl.float32)
+        for start in tl.range(0, end, BLOCK, num_stages=STAGES):
+            if PACKED:
+                bits = tl.load(packed_ptr + start + lane, mask=start // BLOCK < counts, other=0)
+            else:
+                bits = _bits(probs_ptr, row, stride, start + lane, (row < rows) & (start + lane < vocab))
+                bits = tl.where(bits > top, 0, bits)  # in base_rank and base_mass
+            mass = _mass(bits, scale) if exact else bits.to(tl.float32, bitcast=True) * scale
+            above = bits[:, :, None] > pivot[:, None, :]
+            ranks += above.to(tl.int32)
+            masses += tl.where(above, mass[:, :, None], 0)
+        rank = base_rank + tl.reduce(ranks, 1, add)  # [ROWS, PIVOTS]
+        mass = (base_mass + tl.reduce(masses, 1, add)).to(tl.float64)
+        fuzz: tl.constexpr = 0.0 if exact else 2.0**-14  # γ of 2⁸ terms a lane and 2¹² lanes is a quarter of that
+        lower = ((rank >= top_k[:, None]) | (mass * (1.0 - fuzz) >= limit[:, None])) & (width > 0)
+        upper = (rank < top_k[:, None]) & (mass * (1.0 + fuzz) < limit[:, None]) & (width > 0)
+        low = tl.reduce(tl.where(lower, pivot + 1, low[:, None]), 1, maximum)
+        high = -tl.reduce(tl.where(upper, -pivot, -high[:, None]), 1, maximum)
+        rank_low = -tl.reduce(tl.where(lower, -rank, -rank_low[:, None]), 1, maximum)
+        rank_high = tl.reduce(tl.where(upper, rank, rank_high[:, None]), 1, maximum)
+        moved = high - low < going  # else all that is left is in doubt
+        going = tl.where(moved & (rank_low - rank_high > ENOUGH), high - low, 0)
+    return low, high, rank_low, rank_high
+
+
+@inline
 def _row_threshold(
     probs_ptr: tl.tensor,
+    packed_ptr: tl.tensor,
     row: tl.tensor,
     rows: tl.tensor,
     vocab: tl.tensor,
@@ -94,34 +160,42 @@ def _row_threshold(
     ROWS: tl.constexpr,  # noqa: N803 # the same
     BLOCK: tl.constexpr,  # noqa: N803 # the same
     PIVOTS: tl.constexpr,  # noqa: N803 # the same
+    STAGES: tl.constexpr,  # noqa: N803 # the same
+    PLACES: tl.constexpr,  # noqa: N803 # the same
 ) -> tl.tensor:
     """Return a value that parts the tokens of whole rows as :func:`_threshold` does.
 
-    Every pass over the rows tries ``PIVOTS`` values. One last token in the interval is kept: all above it is also above
-    ``high``, which passes.
+    Once few tokens are left in the interval, they are packed: each lane writes its own behind one another, so that no
+    lane has to know of another; where one has no place left, the whole rows are searched to the end. One last token in
+    the interval is kept: all above it is also above ``high``.
     """
-    place = tl.arange(0, PIVOTS)[None, :].to(tl.int64) + 1
-    above_low = tl.zeros_like(low) + vocab  # tokens ≥ low, at most
-    above_high = tl.zeros_like(low)  # tokens > high
-    while tl.reduce(tl.where(above_low - above_high > 1, high - low, 0), 0, maximum) > 0:
-        width = (high - low)[:, None]
-        pivot = low[:, None] + (width * place // (PIVOTS + 1)).to(tl.int32)  # [ROWS, PIVOTS], in [low, high)
-        ranks = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int32)
-        masses = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int64)
-        for start in range(0, vocab, BLOCK):
-            col = start + tl.arange(0, BLOCK)[None, :]
-            bits = _bits(probs_ptr, row, stride, col, (row < rows) & (col < vocab))
-            above = bits[:, :, None] > pivot[:, None, :]
-            ranks += above.to(tl.int32)
-            masses += tl.where(above, _mass(bits, scale)[:, :, None], 0)
-        rank = tl.reduce(ranks, 1, add)  # [ROWS, PIVOTS]
-        passes = (rank < top_k[:, None]) & (tl.reduce(masses, 1, add).to(tl.float64) < limit[:, None])
-        lower = (passes == 0) & (width > 0)
-        upper = passes & (width > 0)
-        low = tl.reduce(tl.where(lower, pivot + 1, low[:, None]), 1, maximum)
-        high = -tl.reduce(tl.where(upper, -pivot, -high[:, None]), 1, maximum)
-        above_low = -tl.reduce(tl.where(lower, -rank, -above_low[:, None]), 1, maximum)
-        above_high = tl.reduce(tl.where(upper, rank, above_high[:, None]), 1, maximum)
+    lane = tl.arange(0, BLOCK)[None, :]
+    zero = tl.zeros_like(low)
+    counts = tl.zeros((ROWS, BLOCK), tl.int32)
+    low, high, rank_low, rank_high = _narrowed(
+        probs_ptr, packed_ptr, row, rows, vocab, stride, scale, low, high, zero + vocab, zero, zero.to(tl.int64),
+        counts, top_k, limit, ROWS, BLOCK, PIVOTS, STAGES, False, BLOCK * PLACES // 8,
+    )  # fmt: skip # one argument a line says no more
+    pending = (high > low) & (rank_low - rank_high > 1)
+    masses = tl.zeros((ROWS, BLOCK), tl.int64)
+    for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
+        bits = _bits(probs_ptr, row, stride, start + lane, (row < rows) & (start + lane < vocab))
+        masses += tl.where(bits > high[:, None], _mass(bits, scale), 0)
+        within = (bits >= low[:, None]) & (bits <= high[:, None]) & pending[:, None]
+        tl.store(packed_ptr + counts * BLOCK + lane, bits, mask=within & (counts < PLACES))
+        counts += within.to(tl.int32)
+    tl.debug_barrier()  # other threads read what was stored
+    mass_high = tl.reduce(masses, 1, add)
+    if tl.reduce(tl.reduce(counts, 1, maximum), 0, maximum) <= PLACES:
+        low, high, rank_low, rank_high = _narrowed(
+            probs_ptr, packed_ptr, row, rows, vocab, stride, scale, low, high, rank_low, rank_high, mass_high,
+            counts, top_k, limit, ROWS, BLOCK, PIVOTS, STAGES, True, 1,
+        )  # fmt: skip # the same
+    else:
+        low, high, rank_low, rank_high = _narrowed(
+            probs_ptr, packed_ptr, row, rows, vocab, stride, scale, low, high, rank_low, rank_high, mass_high,
+            counts, top_k, limit, ROWS, BLOCK, PIVOTS, STAGES, False, 1,
+        )  # fmt: skip # the same
     return low
 
 
@@ -155,11 +229,12 @@ def _token_in_row(
     uniform: tl.tensor,
     BLOCK: tl.constexpr,  # noqa: N803 # the same
     BLOCKS: tl.constexpr,  # noqa: N803 # the same
+    STAGES: tl.constexpr,  # noqa: N803 # the same
 ) -> tl.tensor:
     """Return the token drawn from whole rows: first its block, from the kept mass of each, then its place there."""
     block = tl.arange(0, BLOCKS)[None, :]
     masses = tl.zeros_like(row) + tl.zeros((1, BLOCKS), tl.int64)  # [ROWS, BLOCKS]
-    for start in range(0, vocab, BLOCK):
+    for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
         col = start + tl.arange(0, BLOCK)[None, :]
         bits = _bits(probs_ptr, row, stride, col, (row < rows) & (col < vocab))
         kept = tl.where(bits >= threshold[:, None], _mass(bits, scale), 0)
@@ -227,6 +302,8 @@ def _draw_kernel(
     BLOCK: tl.constexpr,  # noqa: N803 # the same
     BLOCKS: tl.constexpr,  # noqa: N803 # the same
     PIVOTS: tl.constexpr,  # noqa: N803 # the same
+    STAGES: tl.constexpr,  # noqa: N803 # the same
+    PLACES: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     index = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # [ROWS]
     exists = index < rows
@@ -260,8 +337,12 @@ def _draw_kernel(
         target = _target(uniform, tl.reduce(kept, 1, add))
         token = _token(ids, kept, target, tl.zeros_like(low), tl.zeros_like(low) + vocab - 1)
     else:
-        threshold = _row_threshold(
-            probs_ptr, row, rows, vocab, stride, scale, low, high, top_k, limit, ROWS, BLOCK, PIVOTS
-        )
-        token = _token_in_row(probs_ptr, row, rows, vocab, stride, scale, threshold, uniform, BLOCK, BLOCKS)
+        packed_ptr = maxima_ptr + row * scratch + groups + 16 * ((SLOTS + 15) // 16)
+        threshold = low
+        if tl.reduce(high - low, 0, maximum) > 0:
+            threshold = _row_threshold(
+                probs_ptr, packed_ptr, row, rows, vocab, stride, scale, low, high, top_k, limit,
+                ROWS, BLOCK, PIVOTS, STAGES, PLACES,
+            )  # fmt: skip # the same
+        token = _token_in_row(probs_ptr, row, rows, vocab, stride, scale, threshold, uniform, BLOCK, BLOCKS, STAGES)
     tl.store(out_ptr + index * out_stride, token.to(tl.int64), mask=exists)

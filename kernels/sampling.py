@@ -50,40 +50,43 @@ class Config:
     """Tiles of the two kernels.
 
     ``rows`` a program; ``lanes`` maxima that a program of the first kernel keeps, each of a group of at least ``depth``
-    tokens; ``slots`` groups that are gathered before the whole row is searched instead, ``block`` tokens and ``pivots``
-    values at a time. The threshold of the maxima may be 2^``spread`` units in the last place low: fewer steps, and a
-    few more groups.
+    tokens; ``slots`` groups that are gathered before the whole row is searched instead. The threshold of the maxima may
+    be 2^``spread`` units in the last place low: fewer steps, and a few more groups. Whole rows are searched ``block``
+    tokens and ``pivots`` values at a time, with ``stages`` blocks on their way; ``places`` tokens a lane are packed.
     """
 
     rows: int = 1
     lanes: int = 1024
-    depth: int = 16
-    slots: int = 128
+    depth: int = 32
+    slots: int = 64
     spread: int = 16
     block: int = 2048
     pivots: int = 4
+    stages: int = 3
+    places: int = 8
     warps_maxima: int = 8
-    warps_draw: int = 16
+    warps_draw: int = 8
 
 
 CONFIGS = (
     (
-        Config(rows=8, lanes=512, slots=64, block=1024),
-        Config(rows=64, lanes=512, slots=64, block=1024),
-        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=2),  # almost always the whole row
+        Config(rows=8, lanes=512, depth=16, block=1024),
+        Config(rows=64, lanes=512, depth=16, block=1024),
+        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=2, places=1),
         Config(rows=32, lanes=128, depth=8, slots=512, block=512),
     )
     if INTERPRETED
     else (
         Config(),
-        Config(slots=512),
-        Config(slots=1, spread=0),  # almost always the whole row
-        Config(slots=1, block=512, pivots=8),
+        Config(depth=16, slots=512, warps_draw=16),
+        Config(slots=1, spread=0, block=512, pivots=2, places=1),
         Config(rows=2, lanes=512, block=1024, pivots=2),
-        Config(lanes=512, depth=32, slots=64, warps_maxima=4, warps_draw=8),
     )
 )
-"""All tile configurations: the first ones are launched, the others are other paths through the same kernels."""
+"""All tile configurations: the first ones are launched, the others are other paths through the same kernels.
+
+With one slot nearly every row is searched as a whole, with one place a lane that search runs out of places.
+"""
 
 
 def config_for(rows: int) -> Config:
@@ -146,6 +149,8 @@ def tiles(vocab: int, config: Config) -> tuple[dict[str, int], dict[str, int], i
         "BLOCK": config.block,
         "BLOCKS": max(next_power_of_two(-(-vocab // config.block)), 32),  # one binary for all small ones
         "PIVOTS": config.pivots,
+        "STAGES": config.stages,
+        "PLACES": config.places,
     }
     return both, second, splits
 
@@ -156,7 +161,8 @@ def _launch(probs: torch.Tensor, parameters: Tensors, out: torch.Tensor, config:
         return
     both, second, splits = tiles(vocab, config)
     groups = splits * config.lanes
-    scratch = torch.empty((rows, groups + max(config.slots, 16)), dtype=torch.int32, device=probs.device)
+    width = groups + 16 * -(-config.slots // 16) + config.block * config.places
+    scratch = torch.empty((rows, width), dtype=torch.int32, device=probs.device)
     programs = -(-rows // config.rows)
     where = (rows, vocab, probs.stride(0), scratch.stride(0))
     with quiet():
