@@ -7,7 +7,8 @@ token depend on no tile, split or batch size.
 ``_maxima_kernel`` splits each row over programs and keeps the largest value of each *group* of ``DEPTH`` tokens. The
 threshold of the maxima alone is at most that of the row, since removing tokens only removes mass and rank above. So the
 groups whose maximum reaches it hold every kept token, and for the usual narrow kept set those are few:
-``_draw_kernel`` gathers them, and only where they are more than ``SLOTS`` it searches the whole row.
+``_draw_kernel`` gathers them, and only where they are more than ``SLOTS`` it searches the whole row: with fp32 sums
+until few tokens are in doubt, then exactly among those.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _maxima_kernel(
     vocab: tl.tensor,
     stride: tl.tensor,
     scratch: tl.tensor,
-    ROWS: tl.constexpr,  # noqa: N803 # the same
+    ROWS: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
     LANES: tl.constexpr,  # noqa: N803 # the same
     DEPTH: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
@@ -62,7 +63,7 @@ def _threshold(
     high: tl.tensor,
     top_k: tl.tensor,
     limit: tl.tensor,
-    SPREAD: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
+    SPREAD: tl.constexpr,  # noqa: N803 # the same
 ) -> tl.tensor:
     """Return the smallest value in [low, high] that top-k and top-p keep among ``bits``, or else ``high``.
 
