@@ -13,8 +13,10 @@ pages of nobody may hold anything, NaN too: a probability of 0 times NaN would s
 Unfused, the logits (query heads × new tokens × keys) make several trips through device memory; here a tile of them
 lives in registers, with a running maximum m and sum: p = exp(s − m), and when m grows what was summed is multiplied by
 exp(m_old − m_new) (Dao et al. 2022, arXiv:2205.14135; the online softmax is Milakov and Gimelshein 2018,
-arXiv:1805.02867). Tiles of keys that nobody in the tile sees are never read. Operations are counted as
-4 · head_dim · query heads · Σ visible keys, two products of two operations, the convention of that paper.
+arXiv:1805.02867). Tiles of keys that nobody in the tile sees are never read. Two kernels do this: one in Triton
+for every card, dtype and layout, one for Hopper's tensor cores that takes pages of 8 slots and more. In both a token's
+bits depend on its request alone, and on no chunk boundary: a prompt in chunks equals the prompt at once. Operations
+are counted as 4 · head_dim · query heads · Σ visible keys: two products of two operations, as in that paper.
 
 Error model (u = 2⁻²⁴, t the storage dtype's unit roundoff, n visible keys, P normalised, A_j = scale · Σ_d |q_d k_jd|):
 
