@@ -123,9 +123,5 @@ def _positions(work: Workload) -> torch.Tensor:
 
 
 def _longest_sum(model: Any) -> int:
-    weights = (p for m in model.modules() for p in m.parameters(recurse=False) if _is_product(m, p))
-    return max(int(max(weight.shape)) for weight in weights)
-
-
-def _is_product(module: Any, parameter: torch.Tensor) -> bool:
-    return parameter.dim() == 2 and not isinstance(module, torch.nn.Embedding)
+    """Return the most terms that a product of the model adds up (``nx``: GPT-2's Conv1D)."""
+    return max(getattr(m, "in_features", None) or getattr(m, "nx", None) or 1 for m in model.modules())
