@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, add, inline, jit, maximum, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
+
+_ONCE = (  # read or written once a program: no wide access is worth another compilation
+    "q_ptr", "table_ptr", "lens_ptr", "out_ptr", "q_request", "q_head", "table_request", "out_request", "out_head",
+    "kv_heads", "query_heads", "splits",
+)  # fmt: skip
+_jit = partial(jit, do_not_specialize=_ONCE)  # type: ignore[call-arg] # triton.jit's own: one binary for all of them
 
 
 @inline
@@ -23,7 +31,7 @@ def _tokens_per_split(length: tl.tensor, SPLIT: tl.constexpr, MAX_SPLITS: tl.con
     return tl.maximum((length + SPLIT * MAX_SPLITS - 1) // (SPLIT * MAX_SPLITS), 1) * SPLIT
 
 
-@jit
+@_jit
 def _split_kernel(
     q_ptr: tl.tensor,
     k_ptr: tl.tensor,
@@ -114,7 +122,7 @@ def _split_kernel(
         tl.store(out_at, rounded(result, out_ptr.dtype.element_ty), mask=live)
 
 
-@jit
+@_jit
 def _merge_kernel(
     lens_ptr: tl.tensor,
     out_ptr: tl.tensor,
