@@ -104,12 +104,21 @@ def _anew(held: tl.tensor) -> tl.tensor:
 
 
 @inline
-def _exp(x: tl.tensor) -> tl.tensor:
-    """Return exp(x) in fp32 without the care for results below 2⁻¹²⁶, which doubles the instructions."""
+def _exp(x: tl.tensor, source: tl.constexpr) -> tl.tensor:
+    """Return exp(x) in fp32 for logits of the dtype ``source``; what is below 2⁻¹²⁶ is zero, which spares instructions.
+
+    The rounded product x·log₂e alone costs a result of fp32 some of its last bits; 16 bits do not see it.
+    """
     if _INTERPRETED:
         return tl.exp(x)
-    scaled = x * 1.4426950408889634  # log₂ e
-    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [scaled], tl.float32, is_pure=True, pack=1)
+    if source == tl.float32:
+        x = tl.maximum(x, -200.0, propagate_nan=tl.PropagateNan.ALL)  # −inf − (−inf) below would be NaN
+    scaled = x * 1.4426950216293335  # log₂ e in fp32
+    y = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [scaled], tl.float32, is_pure=True, pack=1)
+    if source == tl.float32:
+        rest = tl.fma(x, 1.4426950216293335, -scaled) + x * 1.9259629890911e-08
+        y = tl.fma(y, rest * 0.6931471805599453, y)  # 2ʳ ≈ 1 + r·ln 2
+    return y
 
 
 @_jit
@@ -127,6 +136,7 @@ def _softmax_kernel(
     STREAMED: tl.constexpr,  # noqa: N803 # the same
     LANE: tl.constexpr,  # noqa: N803 # the same: columns of one 16-byte access, whose maximum and sum need one thread
 ) -> None:
+    dtype: tl.constexpr = x_ptr.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None, None]  # [ROWS, 1, 1]
     x_ptr += row * x_stride
     out_ptr += row * out_stride
@@ -144,23 +154,25 @@ def _softmax_kernel(
             x = tl.load(x_ptr + tile_col + tile * TILE, mask=part, other=_NOTHING, eviction_policy="evict_last")
             x = widened(x)
             higher = tl.maximum(lane_highest, tl.reduce(x, 2, maximum))
-            correction = _exp(lane_highest - higher)
-            lane_total = lane_total * correction + tl.reduce(_exp(x - higher[:, :, None]), 2, add)
+            correction = _exp(lane_highest - higher, dtype)
+            lane_total = lane_total * correction + tl.reduce(_exp(x - higher[:, :, None], dtype), 2, add)
             lane_highest = higher
         highest = tl.maximum(highest, tl.reduce(lane_highest, 1, maximum))
     highest = tl.maximum(highest, _LOWEST)
     above = highest[:, None, None]  # [ROWS, 1, 1]
-    total = tl.reduce(tl.reduce(_exp(widened(_anew(held)) - above), 2, add), 1, add)  # [ROWS]
+    total = tl.reduce(tl.reduce(_exp(widened(_anew(held)) - above, dtype), 2, add), 1, add)  # [ROWS]
     if STREAMED:
-        total += tl.reduce(lane_total * _exp(lane_highest - highest[:, None]), 1, add)
-    scale = tl.where(total == 0.0, 0.0, 1.0 / total)[:, None, None]
-    y = rounded(_exp(widened(_anew(held)) - above) * scale, out_ptr.dtype.element_ty)
+        total += tl.reduce(lane_total * _exp(lane_highest - highest[:, None], dtype), 1, add)
+    scale = 1.0 / total
+    scale = tl.fma(scale, tl.fma(-total, scale, 1.0), scale)  # one step of Newton: a row's elements share its error
+    scale = tl.where(total == 0.0, 0.0, scale)[:, None, None]
+    y = rounded(_exp(widened(_anew(held)) - above, dtype) * scale, dtype)
     tl.store(out_ptr + col, y, mask=inside, eviction_policy="evict_first")
     if STREAMED:
         for tile in range(tiles):
             part = (row < rows) & (tile_col + tile * TILE < columns)
             x = tl.load(x_ptr + tile_col + tile * TILE, mask=part, other=_NOTHING, eviction_policy="evict_first")
-            tile_y = rounded(_exp(widened(x) - above) * scale, out_ptr.dtype.element_ty)
+            tile_y = rounded(_exp(widened(x) - above, dtype) * scale, dtype)
             tl.store(out_ptr + tile_col + tile * TILE, tile_y, mask=part, eviction_policy="evict_first")
 
 
