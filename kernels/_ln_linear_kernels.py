@@ -146,16 +146,14 @@ def linear_kernel(
     GROUP: tl.constexpr,  # noqa: N803 # the same
     WIDE: tl.constexpr,  # noqa: N803 # the same
     EVEN: tl.constexpr,  # noqa: N803 # the same
-    ONCE: tl.constexpr,  # noqa: N803 # the same
     EARLY: tl.constexpr,  # noqa: N803 # the same
     AHEAD: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     """Write ``activate(x @ weight.T + bias)``, one tile a program.
 
-    ``WIDE``: all sizes and strides are multiples of 8; ``EVEN``: ``hidden`` is one of ``BLOCK_K``. ``ONCE``: each
-    weight is read by one program, so that it need not stay in the cache. ``EARLY``: the kernel was launched before the
-    end of the one that writes ``x``; it fetches the first ``AHEAD`` cache lines of each of its weight rows into the L2
-    cache, then waits.
+    ``WIDE``: all sizes and strides are multiples of 8; ``EVEN``: ``hidden`` is one of ``BLOCK_K``. ``EARLY``: the
+    kernel was launched before the end of the one that writes ``x``; it fetches the first ``AHEAD`` cache lines of each
+    of its weight rows into the L2 cache, then waits.
     """
     if WIDE:  # says so to the compiler
         x_stride, weight_stride, out_stride = x_stride // 8 * 8, weight_stride // 8 * 8, out_stride // 8 * 8
@@ -178,10 +176,7 @@ def linear_kernel(
             x_inside &= start + k[None, :] < hidden
             weight_inside &= start + k[:, None] < hidden
         x = tl.load(x_at + start, mask=x_inside, other=0.0)
-        if ONCE:
-            weight = tl.load(weight_at + start, mask=weight_inside, other=0.0, eviction_policy="evict_first")
-        else:
-            weight = tl.load(weight_at + start, mask=weight_inside, other=0.0)
+        weight = tl.load(weight_at + start, mask=weight_inside, other=0.0)
         if x_ptr.dtype.element_ty == tl.float32 and not _INTERPRETED:  # Kahan's sum of the blocks: cuBLAS splits too
             term = tl.dot(x, weight, input_precision="ieee") - lost
             sum_ = total + term

@@ -18,7 +18,7 @@ class Config:
     """One way to launch the matrix product.
 
     A tile is ``block_m`` rows × ``block_n`` columns, summed ``block_k`` at a time. ``group``: so many rows of tiles are
-    visited together, for the L2 cache. ``once``: weights need not stay in that cache. ``bulk``: tensor descriptors and
+    visited together, for the L2 cache. ``bulk``: tensor descriptors and
     one program a multiprocessor, where the strides allow descriptors. ``halves``: a tile is stored in two halves.
     ``early``: the product is launched while the layer norm still runs, fetches ``ahead`` bytes of each weight row into
     the L2 cache, then waits.
@@ -35,11 +35,10 @@ class Config:
     flatten: bool = True
     early: bool = False
     ahead: int = 0
-    once: bool = False
 
 
-STREAM_FEW = Config(16, 64, 128, 4, 6, early=True, ahead=1024, once=True)
-STREAM = Config(64, 128, 128, 4, 4, bulk=True, early=True)
+STREAM_FEW = Config(16, 128, 128, 4, 5, early=True, ahead=512)
+STREAM = Config(64, 128, 128, 4, 4, bulk=True, early=True, ahead=256)
 TILES = Config(128, 128, 64, 8, 3)
 BULK = Config(128, 256, 64, 8, 3, bulk=True)
 PLAIN = Config(32, 64, 32, 4, 2)
@@ -50,8 +49,9 @@ CONFIGS = (PLAIN, STREAM_FEW, BULK, TILES, STREAM)
 def config_for(rows: int, dtype: torch.dtype) -> Config:
     """Return the tiles for ``rows`` of x.
 
-    Up to 128 rows the time is that of reading the weights once: few rows of tiles, deep loads. Measured on an H100 at
-    4096 → 16384. fp32 is computed outside the tensor cores (theirs is TF32) and has one tile. So have sizes and strides
+    Up to 128 rows the time is that of reading the weights once: few rows of tiles, deep loads. On an H100 at 4096 →
+    16384 in bf16 the whole op takes 1.02 to 1.03 times cuBLAS' bare product at 1, 16 and 64 rows; there ``ahead`` is
+    worth 2%. fp32 is computed outside the tensor cores (theirs is TF32) and has one tile. So have sizes and strides
     that are no multiples of 8: their loads are narrow, and larger tiles of them do not fit into registers.
     """
     if dtype == torch.float32:
@@ -126,6 +126,7 @@ def launch(
 def library_fits(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, activation: str) -> bool:
     """Return whether cuBLASLt computes the product with bias and activation, rounded once, and as fast as it can.
 
+    On an H100 at 4096 × 4096 → 16384 that is 1.01 times the bare product's time, 1.04 to 1.05 with the layer norm.
     It has epilogues for tanh GELU and ReLU, not for erf and SiLU. Fewer than 2²² outputs leave multiprocessors idle;
     there it might split the sum and add the parts in the storage dtype.
     """
@@ -164,7 +165,7 @@ def constants_for(
         if INTERPRETED:
             constants["BLOCK_K"] = min(next_power_of_two(hidden), 512)
         even = wide and hidden % constants["BLOCK_K"] == 0
-        return linear_kernel, constants | {"WIDE": wide, "EVEN": even, "ONCE": config.once}, {}
+        return linear_kernel, constants | {"WIDE": wide, "EVEN": even}, {}
     constants |= {"PROGRAMS": programs, "HALVES": config.halves, "FLATTEN": config.flatten}
     width = config.block_n // 2 if config.halves else config.block_n
     blocks = {
