@@ -26,7 +26,10 @@ Error model (u = 2⁻²⁴, K = hidden, depth = :func:`gaugeblock.kernels.bounds
    absolute 4u|z| for both gelu (1 + tanh or 1 + erf cancels for negative z), 0 for relu and none.
 6. One rounding to the output dtype.
 
-The dispatch depends on the number of rows (other tiles, hence another order of step 4), never on what other rows hold.
+Two launches: the norm, then the product, which starts early and fetches weights while the norm runs. In large batches
+the product is cuBLASLt's where that has the activation as an epilogue (:mod:`gaugeblock.kernels._ln_linear_tiles`). The
+dispatch depends on the number of rows (other tiles, hence another order of step 4), never on what other rows hold.
+
 Layer norm: Ba, Kiros, Hinton 2016, arXiv:1607.06450. GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415. Corrected
 two-pass variance: Chan, Golub, LeVeque 1983, doi:10.1080/00031305.1983.10483115.
 """
