@@ -136,8 +136,11 @@ def serve(pipe: Connection) -> None:
     from on_gpu import make_importable
 
     make_importable()
+    import torch
+
     import gaugeblock.kernels.runtime  # noqa: F401 # the slow imports come before the first task's clock
 
+    torch.set_num_threads(1)  # the workers share the cores: with more, the oracles' threads wait for one another
     pipe.send("ready")
     while True:
         try:
