@@ -86,10 +86,10 @@ def _rotate(
     turned_second = rounded(second * cos + first * sin, out_ptr.dtype.element_ty)
     if INTERLEAVED:
         turned = tl.reshape(tl.join(turned_first, turned_second), [inside.shape[0], inside.shape[1], 2 * HALF])
-        tl.store(out_ptr + both, turned, mask=inside & (both < rotary_dim), eviction_policy="evict_first")
+        tl.store(out_ptr + both, turned, mask=inside & (both < rotary_dim))
     else:
-        tl.store(out_ptr + pair, turned_first, mask=mask, eviction_policy="evict_first")
-        tl.store(out_ptr + half + pair, turned_second, mask=mask, eviction_policy="evict_first")
+        tl.store(out_ptr + pair, turned_first, mask=mask)
+        tl.store(out_ptr + half + pair, turned_second, mask=mask)
     if REST > 0:
         rest = rotary_dim + tl.arange(0, REST)[None, None, :]
         copied = tl.load(x_ptr + rest, mask=inside & (rest < dim), other=0.0)
