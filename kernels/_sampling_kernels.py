@@ -7,7 +7,7 @@ token depend on no tile, split or batch size.
 ``_maxima_kernel`` splits each row over programs and keeps the largest value of each *group* of ``DEPTH`` tokens. The
 threshold of the maxima alone is at most that of the row, since removing tokens only removes mass and rank above. So the
 groups whose maximum reaches it hold every kept token, and for the usual narrow kept set those are few:
-``_draw_kernel`` gathers them, and only where they are more than ``SLOTS`` it searches the whole row: with fp32 sums
+``_draw_kernel`` gathers them, and only where they are more than ``4·SLOTS`` it searches the whole row: with fp32 sums
 until few tokens are in doubt, then exactly among those.
 """
 
@@ -279,6 +279,36 @@ def _gathered(
     return tl.where(filled, ids, 1 << 30)
 
 
+@inline
+def _token_in_groups(
+    probs_ptr: tl.tensor,
+    slots_ptr: tl.tensor,
+    maxima: tl.tensor,
+    row: tl.tensor,
+    rows: tl.tensor,
+    vocab: tl.tensor,
+    stride: tl.tensor,
+    scale: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
+    top_k: tl.tensor,
+    limit: tl.tensor,
+    uniform: tl.tensor,
+    LANES: tl.constexpr,  # noqa: N803 # the same
+    DEPTH: tl.constexpr,  # noqa: N803 # the same
+    GROUPS: tl.constexpr,  # noqa: N803 # the same
+    SLOTS: tl.constexpr,  # noqa: N803 # the same
+) -> tl.tensor:
+    """Return the token drawn from at most ``SLOTS`` groups, those whose maximum is at least ``low``."""
+    ids = _gathered(maxima, low, slots_ptr, row, rows, LANES, DEPTH, GROUPS, SLOTS)
+    bits = _bits(probs_ptr, row, stride, ids, (row < rows) & (ids < vocab))
+    mass = _mass(bits, scale)
+    threshold = _threshold(bits, mass, low, high, top_k, limit, 0)
+    kept = tl.where(bits >= threshold[:, None], mass, 0)
+    target = _target(uniform, tl.reduce(kept, 1, add))
+    return _token(ids, kept, target, tl.zeros_like(low), tl.zeros_like(low) + vocab - 1)
+
+
 @launchable
 def _draw_kernel(
     probs_ptr: tl.tensor,
@@ -328,17 +358,20 @@ def _draw_kernel(
 
     low = _threshold(maxima, _mass(maxima, scale), low, high, top_k, limit, SPREAD)
     wanted = tl.reduce((maxima >= low[:, None]).to(tl.int32), 1, add)
-    if tl.reduce(tl.where(exists, wanted, 0), 0, maximum) <= SLOTS:
-        slots_ptr = maxima_ptr + row * scratch + groups
-        ids = _gathered(maxima, low, slots_ptr, row, rows, LANES, DEPTH, GROUPS, SLOTS)
-        bits = _bits(probs_ptr, row, stride, ids, (row < rows) & (ids < vocab))
-        mass = _mass(bits, scale)
-        threshold = _threshold(bits, mass, low, high, top_k, limit, 0)
-        kept = tl.where(bits >= threshold[:, None], mass, 0)
-        target = _target(uniform, tl.reduce(kept, 1, add))
-        token = _token(ids, kept, target, tl.zeros_like(low), tl.zeros_like(low) + vocab - 1)
+    most = tl.reduce(tl.where(exists, wanted, 0), 0, maximum)
+    slots_ptr = maxima_ptr + row * scratch + groups
+    if most <= SLOTS:
+        token = _token_in_groups(
+            probs_ptr, slots_ptr, maxima, row, rows, vocab, stride, scale, low, high, top_k, limit, uniform,
+            LANES, DEPTH, GROUPS, SLOTS,
+        )  # fmt: skip # one argument a line says no more
+    elif most <= SLOTS * 4:  # the same with more registers
+        token = _token_in_groups(
+            probs_ptr, slots_ptr, maxima, row, rows, vocab, stride, scale, low, high, top_k, limit, uniform,
+            LANES, DEPTH, GROUPS, SLOTS * 4,
+        )  # fmt: skip # the same
     else:
-        packed_ptr = maxima_ptr + row * scratch + groups + 16 * ((SLOTS + 15) // 16)
+        packed_ptr = slots_ptr + (SLOTS * 4 + 15) // 16 * 16
         threshold = low
         if tl.reduce(high - low, 0, maximum) > 0:
             threshold = _row_threshold(

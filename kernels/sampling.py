@@ -50,8 +50,9 @@ class Config:
     """Tiles of the two kernels.
 
     ``rows`` a program; ``lanes`` maxima that a program of the first kernel keeps, each of a group of at least ``depth``
-    tokens; ``slots`` groups that are gathered before the whole row is searched instead. The threshold of the maxima may
-    be 2^``spread`` units in the last place low: fewer steps, and a few more groups. Whole rows are searched ``block``
+    tokens; ``slots`` groups that are gathered, or four times as many before the whole row is searched instead. The
+    threshold of the maxima may be 2^``spread`` units in the last place low: fewer steps, and a few more groups. Whole
+    rows are searched ``block``
     tokens and ``pivots`` values at a time, with ``stages`` blocks on their way; ``places`` tokens a lane are packed.
     """
 
@@ -61,8 +62,8 @@ class Config:
     slots: int = 64
     spread: int = 16
     block: int = 2048
-    pivots: int = 4
-    stages: int = 3
+    pivots: int = 2
+    stages: int = 4
     places: int = 8
     warps_maxima: int = 8
     warps_draw: int = 8
@@ -72,15 +73,15 @@ CONFIGS = (
     (
         Config(rows=8, lanes=512, depth=16, block=1024),
         Config(rows=64, lanes=512, depth=16, block=1024),
-        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=2, places=1),
-        Config(rows=32, lanes=128, depth=8, slots=512, block=512),
+        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=4, places=1),
+        Config(rows=32, lanes=128, depth=8, slots=128, block=512),
     )
     if INTERPRETED
     else (
         Config(),
-        Config(depth=16, slots=512, warps_draw=16),
-        Config(slots=1, spread=0, block=512, pivots=2, places=1),
-        Config(rows=2, lanes=512, block=1024, pivots=2),
+        Config(depth=16, slots=128, pivots=4, warps_draw=16),
+        Config(slots=1, spread=0, block=512, places=1),
+        Config(rows=2, lanes=512, block=1024),
     )
 )
 """All tile configurations: the first ones are launched, the others are other paths through the same kernels.
@@ -161,7 +162,7 @@ def _launch(probs: torch.Tensor, parameters: Tensors, out: torch.Tensor, config:
         return
     both, second, splits = tiles(vocab, config)
     groups = splits * config.lanes
-    width = groups + 16 * -(-config.slots // 16) + config.block * config.places
+    width = groups + 16 * -(-4 * config.slots // 16) + config.block * config.places
     scratch = torch.empty((rows, width), dtype=torch.int32, device=probs.device)
     programs = -(-rows // config.rows)
     where = (rows, vocab, probs.stride(0), scratch.stride(0))
