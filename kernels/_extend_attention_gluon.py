@@ -22,8 +22,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from gaugeblock.kernels._extend_attention_triton import UNSPECIALISED
+
 jit: Callable[[Callable[..., Any]], Any] = gluon.jit
-one_binary = partial(gluon.jit, do_not_specialize=("requests", "table_row"))
+one_binary = partial(gluon.jit, do_not_specialize=UNSPECIALISED)
 
 load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # the names of 3.9, or those of 3.6
 barrier = getattr(gl, "barrier", None) or gl.thread_barrier

@@ -20,7 +20,9 @@ from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, add, jit, maximum, quiet, tl
 
 _INTERPRETED = tl.constexpr(INTERPRETED)  # kernels read no other kind of global
-one_binary = partial(cast("Any", jit), do_not_specialize=("requests", "table_row"))  # for any batch
+# whether these are multiples of 16 is worth no other binary: one for all batches
+UNSPECIALISED = ("table_ptr", "lens_ptr", "starts_ptr", "requests", "table_row")
+one_binary = partial(cast("Any", jit), do_not_specialize=UNSPECIALISED)
 
 
 @dataclass(frozen=True)
