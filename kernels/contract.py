@@ -162,6 +162,7 @@ class Op:
 def load_contracts() -> dict[str, Op]:
     """Return the contract of every op of this package, by name."""
     package = importlib.import_module("gaugeblock.kernels")
-    modules = [importlib.import_module(f"{package.__name__}.{i.name}") for i in pkgutil.iter_modules(package.__path__)]
+    names = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")]
+    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
     ops = [m.CONTRACT for m in modules if isinstance(getattr(m, "CONTRACT", None), Op)]
     return {op.name: op for op in ops}
