@@ -85,7 +85,7 @@ def _drawn(kernels: KernelTarget, op: Op, row: Row, uniform: torch.Tensor) -> to
 
     batch = kernels.place(row.case(torch.zeros(BATCH)))
     tokens = []
-    for part in uniform.split(BATCH):
+    for part in (uniform[i : i + BATCH] for i in range(0, len(uniform), BATCH)):
         inputs = {name: tensor[: len(part)] for name, tensor in batch.items()}
         inputs["uniform"] = part.to(kernels.device)
         tokens.append(kernels.call(op, inputs, {})["token"].cpu())
