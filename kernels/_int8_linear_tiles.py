@@ -158,20 +158,32 @@ def _int8_linear_kernel(
 _LARGE = Config(128, 256, 128, 8, 4, bulk=True, persistent=True, subtiles=2)
 _MIDDLE = Config(128, 128, 128, 4, 3, bulk=True, bulk_out=False)  # two programs a multiprocessor
 _SMALL = Config(64, 128, 128, 4, 4, bulk=True)
-_DECODE = Config(16, 32, 512, 4, 5, ahead=1024)
+_SHORT = Config(64, 32, 256, 4, 4, ahead=1024)
+_DECODE = Config(16, 32, 1024, 4, 4, ahead=2048)  # three quarters of 4096 columns in flight at once
+_DECODE_WAVES = Config(16, 16, 512, 2, 5, ahead=1024)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
 
-CONFIGS: tuple[Config, ...] = (_DECODE, _SMALL, _LARGE, _MIDDLE, *((_INTERPRETER,) if INTERPRETED else ()))
+CONFIGS: tuple[Config, ...] = (
+    _DECODE,
+    _DECODE_WAVES,
+    _LARGE,
+    _SHORT,
+    _MIDDLE,
+    _SMALL,
+    *((_INTERPRETER,) if INTERPRETED else ()),
+)
 """All tiles that may be launched; KER-016 gives each third one bf16 and more channels than one tile has."""
 
 
 def config_for(rows: int, columns: int, depth: int) -> Config:
-    """Return the tile for a product of ``[rows, depth]`` and ``[columns, depth]``."""
+    """Return the fastest tile seen on an H100 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
     if INTERPRETED:
         return _INTERPRETER
     if rows <= 32:
-        return _DECODE
-    if rows <= 64:
+        return _DECODE if columns <= 132 * _DECODE.block_n else _DECODE_WAVES
+    if rows <= 128:
+        return _SHORT
+    if rows <= 512:
         return _SMALL
     return _LARGE if rows * columns >= 132 * _LARGE.block_m * _LARGE.block_n else _MIDDLE
 
