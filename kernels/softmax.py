@@ -42,7 +42,7 @@ from gaugeblock.kernels.cases import fill, normal
 from gaugeblock.kernels.contract import Case, Op, Sizes, Tensors
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, add, inline, jit, maximum, quiet, tl
-from gaugeblock.kernels.special import exp2
+from gaugeblock.kernels.special import exp_of as _exp
 
 MAX_COLUMNS = 2**24
 
@@ -102,24 +102,6 @@ def _anew(held: tl.tensor) -> tl.tensor:
     if held.dtype.primitive_bitwidth == 16:
         return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [held], held.dtype, is_pure=False, pack=2)
     return held
-
-
-@inline
-def _exp(x: tl.tensor, source: tl.constexpr) -> tl.tensor:
-    """Return exp(x) in fp32 for logits of the dtype ``source``; what is below 2⁻¹²⁶ is zero, which spares instructions.
-
-    The rounded product x·log₂e alone costs a result of fp32 some of its last bits; 16 bits do not see it.
-    """
-    if _INTERPRETED:
-        return tl.exp(x)
-    if source == tl.float32:
-        x = tl.maximum(x, -200.0, propagate_nan=tl.PropagateNan.ALL)  # −inf − (−inf) below would be NaN
-    scaled = x * 1.4426950216293335  # log₂ e in fp32
-    y = exp2(scaled)
-    if source == tl.float32:
-        rest = tl.fma(x, 1.4426950216293335, -scaled) + x * 1.9259629890911e-08
-        y = tl.fma(y, rest * 0.6931471805599453, y)  # 2ʳ ≈ 1 + r·ln 2
-    return y
 
 
 @_jit
