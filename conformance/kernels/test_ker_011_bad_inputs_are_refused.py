@@ -42,6 +42,8 @@ def test_ker_011(kernels: KernelTarget, op: Op) -> None:
 
 
 def _require_refused(kernels: KernelTarget, op: Op, case: Case, bad: BadCall) -> None:
+    from gaugeblock.kernels.arguments import Unclaimed
+
     move = {name: tensor.to(kernels.device) for name, tensor in {**bad.inputs, **bad.outs}.items()}
     inputs = [move[name] for name in bad.inputs]
     outs = {name: move[name] for name in bad.outs}
@@ -49,6 +51,8 @@ def _require_refused(kernels: KernelTarget, op: Op, case: Case, bad: BadCall) ->
     refusal = None
     try:
         kernels.functions[op.name](*inputs, **case.params, **outs)
+    except Unclaimed:
+        return  # the adapter answers for a library that was not asked
     except Exception as error:  # any refusal counts, its message decides
         refusal = error
     assert refusal is not None, f"{what} was accepted"
