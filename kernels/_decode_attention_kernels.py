@@ -27,6 +27,22 @@ def _product(a: tl.tensor, b: tl.tensor) -> tl.tensor:
 
 
 @inline
+def _scores(q: tl.tensor, keys: tl.tensor, col: tl.tensor, COLS: tl.constexpr) -> tl.tensor:  # noqa: N803 # Triton's constants are written in capitals
+    """Return ``q @ keys`` in fp32.
+
+    Of fp32 in two halves of the head: a product of fp32 adds one column after the other, and the error of a score grows
+    with the number of columns in a row (fused multiply-adds of the other half's zeros do not round).
+    """
+    if q.dtype == tl.float32 and not _INTERPRETED:
+        first = _product(tl.where((col < COLS // 2)[None, :], q, 0.0), keys)
+        second = _product(tl.where((col < COLS // 2)[None, :], 0.0, q), keys)
+        one = tl.full(first.shape, 1.0, tl.float32)  # a plain sum would be folded into one chain again
+        return tl.fma(first, one, second)
+    else:  # noqa: RET505 # Triton compiles both branches of what does not end in else
+        return _product(q, keys)
+
+
+@inline
 def _rescaled_plus(sums: tl.tensor, factor: tl.tensor, product: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
     """Return ``sums * factor + product``.
 
@@ -114,7 +130,7 @@ def _split_kernel(
         k_at = (page * k_page + slot * k_slot + kv_head * k_head)[:, None] + col[None, :]
         v_at = k_at if ALIKE else (page * v_page + slot * v_slot + kv_head * v_head)[:, None] + col[None, :]
         k = tl.load(k_ptr + k_at, mask=valid, other=0.0)
-        scores = _product(q, tl.trans(k)) * scale  # [ROWS, TILE]
+        scores = _scores(q, tl.trans(k), col, COLS) * scale  # [ROWS, TILE]
         scores = tl.where(inside[None, :], scores, float("-inf"))
         new_largest = tl.maximum(largest, tl.reduce(scores, 1, maximum))
         p = _exp(scores - new_largest[:, None], k_ptr.dtype.element_ty)

@@ -31,7 +31,7 @@ from gaugeblock.kernels.bounds import TINY, gamma, output_bound, sum_depth
 from gaugeblock.kernels.cases import fill, normal
 from gaugeblock.kernels.contract import Case, Op, Tensors
 from gaugeblock.kernels.rounding import rounded, widened
-from gaugeblock.kernels.runtime import INTERPRETED, add, jit, next_power_of_two, quiet, tl
+from gaugeblock.kernels.runtime import INTERPRETED, add, jit, next_power_of_two, overlaps, quiet, tl
 
 MAX_HIDDEN = 65536
 """One program holds a whole row in registers: 64 fp32 values a thread at this size."""
@@ -53,10 +53,14 @@ def _add_rmsnorm_kernel(
     eps: tl.tensor,
     ROWS: tl.constexpr,  # noqa: N803 # Triton's constants are written in capitals
     COLS: tl.constexpr,  # noqa: N803 # the same
+    OVERLAP: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # [ROWS, 1]
     col = tl.arange(0, COLS)[None, :]  # [1, COLS]
     inside = (row < rows) & (col < hidden)
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()  # before the first access of memory: what another kernel writes must be there
     weight = widened(tl.load(weight_ptr + col, mask=col < hidden, other=0.0))
     x = widened(tl.load(x_ptr + row * x_stride + col, mask=inside, other=0.0))
     residual = widened(tl.load(residual_ptr + row * residual_stride + col, mask=inside, other=0.0))
@@ -156,7 +160,9 @@ def _launch(
             eps,
             ROWS=tile_rows,
             COLS=next_power_of_two(hidden),
+            OVERLAP=overlaps(),
             num_warps=warps,
+            **({"launch_pdl": True} if overlaps() else {}),
         )
 
 

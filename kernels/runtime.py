@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ if not torch.cuda.is_available():
 import triton
 import triton.language as tl
 
-__all__ = ["DEVICE", "INTERPRETED", "add", "inline", "jit", "maximum", "next_power_of_two", "quiet", "tl"]
+__all__ = ["DEVICE", "INTERPRETED", "add", "inline", "jit", "maximum", "next_power_of_two", "overlaps", "quiet", "tl"]
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in the interpreter: slowly, one program after the other, on CPU tensors."""
@@ -50,6 +51,16 @@ maximum = tl.standard._elementwise_max
 def next_power_of_two(n: int) -> int:
     """Return the smallest power of two ≥ ``n`` (≥ 1): Triton's tiles have such sides."""
     return 1 << max(n - 1, 0).bit_length()
+
+
+@cache
+def overlaps() -> bool:
+    """Return whether a kernel may be launched while the one before it still runs, for which it then waits itself.
+
+    Programmatic dependent launch, from Hopper on: such a kernel calls ``gdc_wait`` before its first access of memory.
+    In a batch of 64 the launch takes as long as the work: SiLU-and-mul in a graph on an H100 2.8 µs, without it 3.4.
+    """
+    return not INTERPRETED and torch.cuda.get_device_capability() >= (9, 0)
 
 
 def quiet() -> AbstractContextManager[Any]:

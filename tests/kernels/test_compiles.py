@@ -15,7 +15,7 @@ for module, hidden in ((add_rmsnorm, 4096), (silu_and_mul, 14336)):
     first, warps = module.config_for(hidden)
     rows, cols = (1, first) if module is silu_and_mul else (first, hidden)
     names = kernel.arg_names
-    constants = {"ROWS": rows, "COLS": cols} | ({"OVERLAP": True} if module is silu_and_mul else {})
+    constants = {"ROWS": rows, "COLS": cols, "OVERLAP": True}
     kinds = {**dict.fromkeys(constants, "constexpr"), "eps": "fp32"}
     signature = {name: "*bf16" if name.endswith("_ptr") else kinds.get(name, "i32") for name in names}
     aligned = [i for i, n in enumerate(names) if n.endswith(("_ptr", "_stride")) or n == "hidden"]
