@@ -26,7 +26,7 @@ REACH = {"process": ("kernels", "prefill", "kv", "hybrid"), "engine": ("engine",
 
 SCOPES = {
     "named": "the check that names the fault, and the smoke gates within its reach",
-    "layer": "all checks of the fault's layer, and the smoke gates within its reach",
+    "layer": "all checks of the fault's layer, for a kernel on the op that it changes, and the smoke gates within its reach",
     "full": "every check of every layer",
 }
 """What a planted fault meets."""
@@ -103,8 +103,8 @@ def _failing(fault: Fault, folder: str, scope: str) -> tuple[list[dict[str, Any]
         command += [word for layer in REACH[fault.place] for word in ("--layer", layer)]
     if scope == "named":
         command += ["--check", fault.check]
-        if op := _op(fault):
-            command += ["--op", op]
+    if scope != "full" and (op := _op(fault)):
+        command += ["--op", op]
     log = Path(folder) / "log"
     with log.open("wb") as stream:
         child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)

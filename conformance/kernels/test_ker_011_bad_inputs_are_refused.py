@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kernels import KernelTarget
     from gaugeblock.kernels.contract import Case, Op
 
-SAYS_WHAT = ("shape", "size", "dtype", "type", "dim", "hidden", "expected")
+SAYS_WHAT = ("shape", "size", "dtype", "type", "dim", "hidden", "expected", "must be")
 
 
 @check(
