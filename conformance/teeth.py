@@ -26,7 +26,7 @@ REACH = {"process": ("kernels", "prefill", "kv", "hybrid"), "engine": ("engine",
 
 SCOPES = {
     "named": "the check that names the fault, and the smoke gates within its reach",
-    "layer": "all checks of the fault's layer, for a kernel on the op that it changes, and the smoke gates within its reach",
+    "layer": "all checks of the layer (a kernel's on the op that it changes), and the smoke gates within its reach",
     "full": "every check of every layer",
 }
 """What a planted fault meets."""
