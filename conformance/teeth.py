@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gaugeblock.conformance.check import LAYERS
 from gaugeblock.conformance.session import DEPENDS
+from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.faults.record import Fault
 
 REACH = {"process": ("kernels", "prefill", "kv", "hybrid"), "engine": ("engine", "load"), "router": ("router",)}
@@ -174,7 +174,7 @@ def _matrix(kills: list[Kill], seconds: float) -> dict[str, Any]:
     }
     return {
         "schema_version": 1,
-        "kit": {"name": "gaugeblock", "version": metadata.version("gaugeblock")},
+        "kit": {"name": "gaugeblock", "version": version_of("gaugeblock")},
         "faults": [
             {
                 "id": kill.fault.id,

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gaugeblock.conformance.check import LAYERS, Check
 from gaugeblock.conformance.outcome import Outcome
 from gaugeblock.conformance.results import Result
 from gaugeblock.conformance.selection import Selection
+from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.targets.options import TargetOptions
 
@@ -66,7 +67,7 @@ def build_verdict(run: Run) -> dict[str, Any]:
     failing = [r.check.layer for r in results if r.counts_as_failure]
     return {
         "schema_version": SCHEMA_VERSION,
-        "kit": {"name": "gaugeblock", "version": _version("gaugeblock")},
+        "kit": {"name": "gaugeblock", "version": version_of("gaugeblock")},
         "target": run.targets or {"embedded": "reference"},
         "environment": _environment(),
         "configuration": {
@@ -178,13 +179,6 @@ def reproduce(result: Result, options: TargetOptions) -> str:
     return shlex.join(words)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _environment() -> dict[str, Any]:
     torch = sys.modules.get("torch")  # asked only if some check has loaded it
     cuda = torch is not None and torch.cuda.is_available()
@@ -193,7 +187,7 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "gpu": torch.cuda.get_device_name(0) if torch is not None and cuda else None,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
     }
 
 

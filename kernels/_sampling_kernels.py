@@ -48,7 +48,7 @@ def _maxima_kernel(
     split = tl.program_id(1)
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]  # [ROWS, 1]
     lane = tl.arange(0, LANES)[None, :]  # [1, LANES]
-    best = tl.zeros((ROWS, LANES), tl.int32)
+    best = tl.full((ROWS, LANES), 0, tl.int32)
     for step in tl.static_range(DEPTH):
         col = (split * DEPTH + step) * LANES + lane
         best = tl.maximum(best, _bits(probs_ptr, row, stride, col, (row < rows) & (col < vocab)))
@@ -119,8 +119,8 @@ def _narrowed(
     while tl.reduce(going, 0, maximum) > 0:
         width = going[:, None]
         pivot = low[:, None] + (width * place // (PIVOTS + 1)).to(tl.int32)  # [ROWS, PIVOTS], in [low, high)
-        ranks = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int32)
-        masses = tl.zeros((ROWS, BLOCK, PIVOTS), tl.int64 if exact else tl.float32)
+        ranks = tl.full((ROWS, BLOCK, PIVOTS), 0, tl.int32)
+        masses = tl.full((ROWS, BLOCK, PIVOTS), 0, tl.int64 if exact else tl.float32)
         for start in tl.range(0, end, BLOCK, num_stages=STAGES):
             if PACKED:
                 bits = tl.load(packed_ptr + start + lane, mask=start // BLOCK < counts, other=0)
@@ -171,14 +171,14 @@ def _row_threshold(
     the interval is kept: all above it is also above ``high``.
     """
     lane = tl.arange(0, BLOCK)[None, :]
-    zero = tl.zeros_like(low)
-    counts = tl.zeros((ROWS, BLOCK), tl.int32)
+    zero = low * 0
+    counts = tl.full((ROWS, BLOCK), 0, tl.int32)
     low, high, rank_low, rank_high = _narrowed(
         probs_ptr, packed_ptr, row, rows, vocab, stride, scale, low, high, zero + vocab, zero, zero.to(tl.int64),
         counts, top_k, limit, ROWS, BLOCK, PIVOTS, STAGES, False, BLOCK * PLACES // 8,
     )  # fmt: skip # one argument a line says no more
     pending = (high > low) & (rank_low - rank_high > 1)
-    masses = tl.zeros((ROWS, BLOCK), tl.int64)
+    masses = tl.full((ROWS, BLOCK), 0, tl.int64)
     for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
         bits = _bits(probs_ptr, row, stride, start + lane, (row < rows) & (start + lane < vocab))
         masses += tl.where(bits > high[:, None], _mass(bits, scale), 0)
@@ -234,7 +234,7 @@ def _token_in_row(
 ) -> tl.tensor:
     """Return the token drawn from whole rows: first its block, from the kept mass of each, then its place there."""
     block = tl.arange(0, BLOCKS)[None, :]
-    masses = tl.zeros_like(row) + tl.zeros((1, BLOCKS), tl.int64)  # [ROWS, BLOCKS]
+    masses = row * 0 + tl.full((1, BLOCKS), 0, tl.int64)  # [ROWS, BLOCKS]
     for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
         col = start + tl.arange(0, BLOCK)[None, :]
         bits = _bits(probs_ptr, row, stride, col, (row < rows) & (col < vocab))
@@ -270,7 +270,7 @@ def _gathered(
     group = tl.arange(0, GROUPS)[None, :]
     chosen = (maxima >= low[:, None]) & (row < rows)
     slot = tl.associative_scan(chosen.to(tl.int32), 1, add) - 1
-    tl.store(slots_ptr + slot, group + tl.zeros_like(slot), mask=chosen & (slot < SLOTS))
+    tl.store(slots_ptr + slot, group + slot * 0, mask=chosen & (slot < SLOTS))
     tl.debug_barrier()  # other threads read what was stored
     place = tl.arange(0, SLOTS * DEPTH)[None, :]
     filled = place // DEPTH < tl.reduce(chosen.to(tl.int32), 1, add)[:, None]
@@ -306,7 +306,7 @@ def _token_in_groups(
     threshold = _threshold(bits, mass, low, high, top_k, limit, 0)
     kept = tl.where(bits >= threshold[:, None], mass, 0)
     target = _target(uniform, tl.reduce(kept, 1, add))
-    return _token(ids, kept, target, tl.zeros_like(low), tl.zeros_like(low) + vocab - 1)
+    return _token(ids, kept, target, low * 0, low * 0 + vocab - 1)
 
 
 @launchable

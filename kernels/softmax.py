@@ -130,7 +130,7 @@ def _softmax_kernel(
     highest = tl.reduce(tl.reduce(widened(held), 2, maximum), 1, maximum)  # [ROWS]
     if STREAMED:
         lane_highest = tl.full([ROWS, TILE // LANE], _LOWEST, tl.float32)
-        lane_total = tl.zeros([ROWS, TILE // LANE], tl.float32)
+        lane_total = tl.full([ROWS, TILE // LANE], 0, tl.float32)
         tile_col = HELD + tl.arange(0, TILE // LANE)[None, :, None] * LANE + within  # [1, TILE ÷ LANE, LANE]
         for tile in range(tiles):
             part = (row < rows) & (tile_col + tile * TILE < columns)

@@ -7,7 +7,6 @@ import platform
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from gaugeblock.conformance.bench.roofline import roofline
 from gaugeblock.conformance.bench.table import render
 from gaugeblock.conformance.bench.timing import ROUNDS, Timer
 from gaugeblock.conformance.bench.workloads import Workload
+from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.targets.kernels import KernelTarget
 from gaugeblock.kernels.contract import Op, load_contracts
 
@@ -67,7 +67,7 @@ class Report:
         """Return it as JSON, valid against ``schema/bench-kernels.schema.json``."""
         return {
             "schema_version": 1,
-            "kit": {"name": "gaugeblock", "version": _version()},
+            "kit": {"name": "gaugeblock", "version": version_of("gaugeblock")},
             "card": self.card,
             "module": self.module,
             "environment": self.environment,
@@ -132,18 +132,7 @@ def _one(
 def environment() -> dict[str, Any]:
     """Return what a time depends on beside the card."""
     found = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
-    try:
-        found["triton"] = metadata.version("triton")
-    except metadata.PackageNotFoundError:
-        found["triton"] = None
-    return found
-
-
-def _version() -> str:
-    try:
-        return metadata.version("gaugeblock")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "checkout"
+    return found | {"triton": version_of("triton")}
 
 
 def write(folder: Path, report: Report) -> None:

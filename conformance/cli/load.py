@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures import envs
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.load.bench import Endpoint
@@ -100,7 +100,7 @@ def write_report(
     """Write ``load.json`` in one piece and return its path; a file without its footer is no report."""
     data = {
         "schema_version": SCHEMA_VERSION,
-        "kit": {"name": "gaugeblock", "version": metadata.version("gaugeblock")},
+        "kit": {"name": "gaugeblock", "version": version_of("gaugeblock")},
         "target": {"url": endpoint.url, "tokenizer": str(endpoint.tokenizer), **target.probed.describe()},
         "client": {"name": env.recipe.name, "version": env.recipe.version, "recipe": env.recipe.digest},
         "scenario": {

@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from gaugeblock.conformance.profiling.measure import Variant, Work
 from gaugeblock.conformance.profiling.operators import Row
 from gaugeblock.conformance.profiling.patterns import Candidate
 from gaugeblock.conformance.profiling.study import TOP, Study
+from gaugeblock.conformance.versions import version_of
 
 SCHEMA_VERSION = 1
 ROWS = 14
@@ -28,7 +28,7 @@ def write_report(study: Study, out: Path) -> Path:
     """Write ``profile.json`` in one piece and return its path; a file without its footer is no report."""
     data = {
         "schema_version": SCHEMA_VERSION,
-        "kit": {"name": "gaugeblock", "version": metadata.version("gaugeblock")},
+        "kit": {"name": "gaugeblock", "version": version_of("gaugeblock")},
         "environment": {"python": platform.python_version(), "torch": torch.__version__, "device": study.device},
         "source": study.source,
         "dtype": study.dtype or None,
