@@ -24,14 +24,15 @@ GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415; gated: Shazeer 2020, arXiv:20
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
 from gaugeblock.kernels import silu_and_mul as gated
-from gaugeblock.kernels.arguments import DTYPES, Refused
+from gaugeblock.kernels.arguments import Refused
 from gaugeblock.kernels.bounds import TINY, U, output_bound
-from gaugeblock.kernels.contract import Case, Op, Tensors
+from gaugeblock.kernels.contract import Case, Tensors
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import inline, tl
 from gaugeblock.kernels.special import exp, reciprocal
@@ -150,22 +151,16 @@ def bound(case: Case, expected: Tensors) -> Tensors:
     return {"out": output_bound(expected["out"], slack, case.dtype)}
 
 
-CONTRACT = Op(
+CONTRACT = replace(
+    gated.CONTRACT,
     name="gelu_and_mul",
     signature='gelu_and_mul(x, approximate="tanh", *, out=None) -> out',
     make=make,
     workload=workload,
     oracle=oracle,
     bound=bound,
-    outs={"out": "out"},
-    dtypes=DTYPES,
-    row_inputs=("x",),
-    tied=("x",),
-    leading=True,
     variants=({}, {"approximate": "none"}),
-    configs=gated.CONFIGS,
     eager=eager,
     kernel=gelu_and_mul,
-    bytes_moved=gated.CONTRACT.bytes_moved,
     flops=lambda case: 10 * case.inputs["x"].numel() // 2,
 )

@@ -145,7 +145,7 @@ def test_a_sampler_with_its_own_randomness_says_so(monkeypatch):
 @pytest.mark.parametrize("name", ["sgl_kernel", "flashinfer", "liger_kernel"])
 def test_without_its_library_an_adapter_says_what_is_missing(name):
     if importlib.util.find_spec(name):
-        pytest.skip(f"{name} is installed")
+        pytest.skip(reason=f"{name} is installed: nothing is missing here")
     with pytest.raises(KitError, match=f"No module named '{name}'"):
         load_kernels(f"gaugeblock.fixtures.peers.{name}")
 
