@@ -20,11 +20,15 @@ from gaugeblock.reference.kv.storage import KVStorage
 
 @dataclass(eq=False)
 class Allocation:
-    """The pages of one sequence, in order. The first ``len(keys)`` are indexed; ``hit_tokens`` came from a cache."""
+    """The pages of one sequence, in order. The first ``len(keys)`` are indexed; ``hit_tokens`` came from a cache.
+
+    ``behind`` pages came before ``pages[0]`` and were given back (see :meth:`KVManager.release_behind`).
+    """
 
     pages: list[int]
     keys: list[bytes] = field(default_factory=list)
     hit_tokens: int = 0
+    behind: int = 0
 
 
 class KVManager:
@@ -74,7 +78,7 @@ class KVManager:
 
     def extend(self, allocation: Allocation, tokens: int) -> bool:
         """Hold pages for ``tokens`` tokens in all; return False, with nothing changed, if there are not enough."""
-        missing = self.pages_for(tokens) - len(allocation.pages)
+        missing = self.pages_for(tokens) - allocation.behind - len(allocation.pages)
         if missing > self.pool.free + self.pool.idle:
             return False
         if missing > 0:
@@ -109,6 +113,21 @@ class KVManager:
         self.index.touch(allocation.keys)
         for page in reversed(allocation.pages):
             self._drop(page)
+
+    def release_behind(self, allocation: Allocation, tokens: int) -> None:
+        """Let go of the pages that lie wholly before position ``tokens``; they are free at once.
+
+        Raises:
+            KVError: some of the sequence's pages are indexed. The index offers a page to others with all that come
+                before it, so none of those can go while a later one is held.
+        """
+        if allocation.keys:
+            raise KVError(f"{len(allocation.keys)} pages of a sequence that slides its window are indexed")
+        count = max(0, min(tokens // self.page_size - allocation.behind, len(allocation.pages)))
+        for page in allocation.pages[:count]:
+            self._drop(page)
+        del allocation.pages[:count]
+        allocation.behind += count
 
     def flush(self) -> bool:
         """Forget all cached pages, on device and host. Returns False and changes nothing while a sequence is live."""
