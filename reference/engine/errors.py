@@ -7,3 +7,7 @@ class ModelError(Exception):
 
 class ConfigError(ValueError):
     """An ``EngineConfig`` that cannot work. The message names the field, its value and the legal range."""
+
+
+class PrefillError(ValueError):
+    """A call of ``chunked_prefill`` that cannot be exact, or KV that its tier lost. The message says what to do."""
