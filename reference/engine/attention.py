@@ -33,10 +33,16 @@ def _chunk_attention(layer: int, q: Tensor, storage: KVStorage, chunk: ChunkView
     return out[0].transpose(0, 1)
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend within one whole sequence. ``q`` [tokens, heads, head_dim]; ``k``, ``v`` [tokens, kv_heads, head_dim]."""
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+    """Attend within one whole sequence. ``q`` [tokens, heads, head_dim]; ``k``, ``v`` [tokens, kv_heads, head_dim].
+
+    Each token sees the last ``window`` positions up to its own (None: all of them), as Mistral (arXiv 2310.06825) does.
+    """
     heads_per_kv_head = q.shape[1] // k.shape[1]
     k, v = (t.repeat_interleave(heads_per_kv_head, dim=1) for t in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
-    future = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
-    return torch.einsum("hqk,khd->qhd", scores.masked_fill(future, -torch.inf).softmax(-1), v)
+    everything = torch.ones(scores.shape[1:], dtype=torch.bool)
+    hidden = everything.triu(1)  # the future
+    if window is not None:
+        hidden |= everything.tril(-window)
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v)

@@ -11,17 +11,31 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Span:
-    """A run of consecutive tokens of one sequence: ``tokens`` from absolute position ``start``."""
+    """A run of consecutive tokens of one sequence: ``tokens`` from absolute position ``start``.
+
+    ``pages`` are the sequence's without its first ``behind``, which lie before the ``window`` and are gone.
+    """
 
     tokens: Sequence[int]
     start: int
     pages: Sequence[int]
     logit_offsets: Sequence[int] = ()  # offsets in ``tokens`` whose logits are wanted
+    behind: int = 0
+    window: int | None = None  # positions that each token sees up to its own, None: all; the same for a whole batch
 
     @property
     def end(self) -> int:
         """One past the last absolute position."""
         return self.start + len(self.tokens)
+
+    def first_page(self, page_size: int) -> int:
+        """Index, among all pages of the sequence, of the first page that a token of the span sees."""
+        return first_visible(self.start, self.window) // page_size
+
+    def visible_pages(self, page_size: int) -> Sequence[int]:
+        """The pages from :meth:`first_page` to the last token's."""
+        first, last = self.first_page(page_size), (self.end - 1) // page_size
+        return self.pages[first - self.behind : last - self.behind + 1]
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class ChunkView:
 
     rows: slice  # its rows in the batch
     table: Tensor  # [1, pages] int64
-    mask: Tensor  # [tokens, pages * page_size] bool: True where a token sees a position
+    mask: Tensor  # [tokens, pages * page_size] bool: True where a token sees a position of the table
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ def build_batch(spans: Sequence[Span], page_size: int, pad_page: int) -> Forward
         ids += span.tokens
         for position in range(span.start, span.end):
             positions.append(position)
-            slots.append(span.pages[position // page_size] * page_size + position % page_size)
+            slots.append(span.pages[position // page_size - span.behind] * page_size + position % page_size)
     singles = [spans[i] for i in order if len(spans[i].tokens) == 1]
     tables, mask = _single_views(singles, page_size, pad_page)
     return ForwardBatch(
@@ -77,20 +91,39 @@ def build_batch(spans: Sequence[Span], page_size: int, pad_page: int) -> Forward
     )
 
 
+def first_visible(position: int, window: int | None) -> int:
+    """Return the first position that a token at ``position`` sees."""
+    return 0 if window is None else max(0, position - window + 1)
+
+
+def sliding_pages(window: int, chunk: int, page_size: int) -> int:
+    """Return how many pages hold all that a chunk of ``chunk`` tokens computes and sees, wherever it starts."""
+    return -(-(window + chunk - 2) // page_size) + 1  # window - 1 + chunk positions, the first at any page offset
+
+
+def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Tell which key positions each query position sees; the two broadcast. A query always sees itself."""
+    seen = keys <= queries
+    return seen if window is None else seen & (keys > queries - window)
+
+
 def _single_views(spans: Sequence[Span], page_size: int, pad_page: int) -> tuple[Tensor, Tensor]:
-    pages = [span.pages[: span.start // page_size + 1] for span in spans]
+    pages = [span.visible_pages(page_size) for span in spans]
     width = max((len(p) for p in pages), default=0)
     tables = torch.tensor([[*p, *[pad_page] * (width - len(p))] for p in pages], dtype=torch.int64)
     starts = torch.tensor([span.start for span in spans], dtype=torch.int64)
-    mask = torch.arange(width * page_size) <= starts[:, None]  # [singles, positions]
+    firsts = torch.tensor([span.first_page(page_size) * page_size for span in spans], dtype=torch.int64)
+    keys = firsts[:, None] + torch.arange(width * page_size)
+    mask = visible(starts[:, None], keys, spans[0].window if spans else None)  # [singles, positions]
     return tables, mask[:, None, None, :]
 
 
 def _chunk_view(span: Span, row: int, page_size: int) -> ChunkView:
-    pages = span.pages[: (span.end - 1) // page_size + 1]
-    positions = torch.arange(span.start, span.end)
+    pages = span.visible_pages(page_size)
+    first = span.first_page(page_size) * page_size
+    keys = torch.arange(first, first + len(pages) * page_size)
     return ChunkView(
         rows=slice(row, row + len(span.tokens)),
         table=torch.tensor([pages]),
-        mask=torch.arange(len(pages) * page_size) <= positions[:, None],
+        mask=visible(torch.arange(span.start, span.end)[:, None], keys, span.window),
     )

@@ -1,4 +1,4 @@
-"""The architecture of a Llama model, read from ``config.json``."""
+"""The architecture of a Llama or Mistral model, read from ``config.json``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 from gaugeblock.reference.engine.errors import ModelError
 
-ARCHITECTURE = "LlamaForCausalLM"
+LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+ARCHITECTURES = (LLAMA, MISTRAL)  # one decoder, one layout of weights; Mistral may slide a window over the KV
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shapes and constants of a Llama decoder. Names as in Hugging Face's ``LlamaConfig``."""
+    """Shapes and constants of a Llama decoder. Names as in Hugging Face's ``LlamaConfig`` and ``MistralConfig``.
+
+    With a ``sliding_window`` W the query at position p sees the keys at p - W + 1 to p; None: all up to p.
+    """
 
     architectures: tuple[str, ...]
     model_type: str
@@ -30,6 +34,7 @@ class ModelConfig:
     rope_theta: float
     tie_word_embeddings: bool
     eos_token_ids: tuple[int, ...]
+    sliding_window: int | None = None
 
     @property
     def heads_per_kv_head(self) -> int:
@@ -82,8 +87,9 @@ def load_config(folder: Path) -> ModelConfig:
     path = folder / "config.json"
     raw = load_json(path)
     architectures = tuple(raw.get("architectures") or ())
-    if ARCHITECTURE not in architectures:
-        raise ModelError(f"{path}: architectures {list(architectures)} cannot be served, only {ARCHITECTURE} can")
+    if not set(ARCHITECTURES) & set(architectures):
+        legal = " and ".join(ARCHITECTURES)
+        raise ModelError(f"{path}: architectures {list(architectures)} cannot be served, only {legal} can")
     _refuse_variants(path, raw)
     try:
         return _from_fields(raw, architectures, _eos_ids(folder, raw))
@@ -110,7 +116,20 @@ def _from_fields(raw: dict[str, Any], architectures: tuple[str, ...], eos: tuple
         rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10000.0),
         tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
         eos_token_ids=eos,
+        sliding_window=_sliding_window(raw, architectures),
     )
+
+
+def _sliding_window(raw: dict[str, Any], architectures: tuple[str, ...]) -> int | None:
+    """Return the window. Mistral's is 4096 when ``config.json`` does not say, as in transformers."""
+    window = raw.get("sliding_window", 4096 if MISTRAL in architectures else None)
+    if window is None:
+        return None
+    if MISTRAL not in architectures:  # transformers ignores it, others do not: there is no right answer
+        raise ValueError(f"sliding_window {window!r} has no meaning for {LLAMA}, only for {MISTRAL}")
+    if int(window) < 1:
+        raise ValueError(f"sliding_window must be >= 1 or null, got {window!r}")
+    return int(window)
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:

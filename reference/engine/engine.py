@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from gaugeblock.reference.engine.answers import Event
+from gaugeblock.reference.engine.batch import sliding_pages
 from gaugeblock.reference.engine.build import build_scheduler, check_config
 from gaugeblock.reference.engine.config import load_config, model_folder
 from gaugeblock.reference.engine.sequence import Sequence
@@ -58,8 +59,16 @@ class Engine:
 
     @property
     def context_len(self) -> int:
-        """Most tokens of prompt and answer together: what the model's positions and the page pool allow."""
-        return min(self.model_config.max_position_embeddings, self.config.max_total_tokens)
+        """Most tokens of prompt and answer together: what the model's positions and the page pool allow.
+
+        A pool that holds a sliding window and a chunk serves any length.
+        """
+        longest, window = self.model_config.max_position_embeddings, self.model_config.sliding_window
+        if window is not None:
+            hot = sliding_pages(window, self.config.chunked_prefill_size, self.config.page_size)
+            if hot * self.config.page_size <= self.config.max_total_tokens:
+                return longest
+        return min(longest, self.config.max_total_tokens)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:

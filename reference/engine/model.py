@@ -18,7 +18,7 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q, k, v) -> 
 
 
 class LlamaModel:
-    """A Llama decoder. Stateless: the KV lives in the storage that is passed in."""
+    """A Llama or Mistral decoder. Stateless: the KV lives in the storage that is passed in."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.config = config
@@ -45,7 +45,7 @@ class LlamaModel:
         """Return the logits [tokens, vocab] of one sequence [tokens], without any cache: the oracle for the rest."""
 
         def attend(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return causal_attention(q, k, v)
+            return causal_attention(q, k, v, self.config.sliding_window)
 
         return self.logits(self._decode(input_ids, torch.arange(input_ids.shape[0]), attend))
 

@@ -3,6 +3,11 @@
 A sequence waits, is admitted when its pages suffice, computes its tokens in chunks within the step's budget (tokens of
 decoding sequences first), and samples whenever all its tokens have KV. When pages run out the newest sequence is
 retracted: its pages go, it waits again at the front. The oldest never is, so there is always progress.
+
+Under a sliding window, a sequence that may outgrow it holds pages for the window and the next chunk alone: it takes
+them chunk by chunk and gives back what falls behind. It leaves the prefix index alone, in which a page is found through
+all that come before it: the first ones could not go. A sequence that fits the window is cached like any other; its KV
+is the same under every window that it fits.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gaugeblock.reference.engine.answers import Event, abort_event, continue_answer, prompt_only_event
-from gaugeblock.reference.engine.batch import Span, build_batch
+from gaugeblock.reference.engine.batch import Span, build_batch, first_visible, sliding_pages
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.sampler import sample
 from gaugeblock.reference.engine.sequence import Sequence
@@ -40,6 +45,7 @@ class Scheduler:
     def __init__(self, model: LlamaModel, kv: KVManager, config: EngineConfig) -> None:
         self.model = model
         self.kv = kv
+        self.window = model.config.sliding_window
         self.budget = config.chunked_prefill_size
         # One token of budget for each: decodes can neither exceed the budget nor starve a prefill.
         self.max_running = min(config.max_running_requests, config.chunked_prefill_size)
@@ -77,29 +83,30 @@ class Scheduler:
 
     def plan(self) -> list[Work]:
         """Choose the tokens of the next step, at most ``budget``: decodes, running prefills, then new admissions."""
-        plan = self._plan_decodes()
+        plan = self._plan_running([s for s in self.running if s.remaining == 1], self.budget)
         left = self.budget - len(plan)
-        for sequence in self.running:
-            if sequence.remaining > 1 and left:
-                plan.append(Work(sequence, min(left, sequence.remaining)))
-                left -= plan[-1].length
-        while left and self.waiting and len(self.running) < self.max_running and self._admit(self.waiting[0]):
+        prefills = self._plan_running([s for s in self.running if s.remaining > 1], left)
+        plan += prefills
+        left -= sum(work.length for work in prefills)
+        while left and self.waiting and len(self.running) < self.max_running and self._admit(self.waiting[0], left):
             sequence = self.running[-1]
             plan.append(Work(sequence, min(left, sequence.remaining)))
             left -= plan[-1].length
-        return plan
+        return [work for work in plan if work.sequence.allocation is not None]  # an older one may have taken its pages
 
-    def _plan_decodes(self) -> list[Work]:
+    def _plan_running(self, sequences: list[Sequence], left: int) -> list[Work]:
         plan: list[Work] = []
-        for sequence in [s for s in self.running if s.remaining == 1]:
-            if sequence in self.running and self._make_room(sequence):
-                plan.append(Work(sequence, 1))
+        for sequence in sequences:
+            length = min(left, sequence.remaining)
+            if length and sequence in self.running and self._make_room(sequence, length):
+                plan.append(Work(sequence, length))
+                left -= length
         return plan
 
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Hold a page for the next token, retracting newer sequences if need be; False if itself was retracted."""
+    def _make_room(self, sequence: Sequence, length: int) -> bool:
+        """Hold pages for the next tokens, retracting newer sequences if need be; False if itself was retracted."""
         while sequence.allocation is not None:
-            if self.kv.extend(sequence.allocation, len(sequence.tokens)):
+            if self.kv.extend(sequence.allocation, sequence.computed + length):
                 return True
             self._retract(self.running[-1])
         return False
@@ -110,15 +117,26 @@ class Scheduler:
         self.waiting.appendleft(sequence)
         self.stats.retracted_total += 1
 
-    def _admit(self, sequence: Sequence) -> bool:
+    def _admit(self, sequence: Sequence, left: int) -> bool:
         """Move the first waiting sequence to the running ones, if there are pages for it and a spare one for each."""
-        allocation = self.kv.begin(sequence.tokens, sequence.hit_limit, spare=len(self.running))
+        tokens, spare = sequence.tokens, len(self.running)
+        if sequence.outgrows(self.window):
+            tokens = tokens[:left]
+            spare += self._most_pages(sequence) - self.kv.pages_for(len(tokens))
+            allocation = self.kv.begin(tokens, 0, spare)
+        else:
+            allocation = self.kv.begin(tokens, sequence.hit_limit, spare)
         if allocation is None:
             return False
         self.waiting.popleft()
         sequence.admit(allocation)
         self.running.append(sequence)
         return True
+
+    def _most_pages(self, sequence: Sequence) -> int:
+        """Most pages that a sequence holds at once until its present tokens are computed."""
+        pages = self.kv.pages_for(len(sequence.tokens))
+        return pages if self.window is None else min(pages, sliding_pages(self.window, self.budget, self.kv.page_size))
 
     def _forward(self, plan: list[Work]) -> Tensor:
         spans = [self._span(work) for work in plan]
@@ -134,7 +152,8 @@ class Scheduler:
         wanted = [position - start for position in sequence.logprob_positions(work.length)]
         if work.samples:
             wanted.append(work.length - 1)
-        return Span(sequence.tokens[start : start + work.length], start, allocation.pages, wanted)
+        tokens = sequence.tokens[start : start + work.length]
+        return Span(tokens, start, allocation.pages, wanted, allocation.behind, self.window)
 
     def _advance(self, plan: list[Work], logits: Tensor) -> list[Event]:
         """Take in a step's logits: prompt logprobs, finished pages, new tokens."""
@@ -155,7 +174,11 @@ class Scheduler:
 
     def _commit(self, sequence: Sequence, length: int) -> None:
         sequence.computed += length
-        if sequence.allocation is not None:
+        if sequence.allocation is None:
+            return
+        if sequence.outgrows(self.window):
+            self.kv.release_behind(sequence.allocation, first_visible(sequence.computed, self.window))
+        else:
             self.kv.commit(sequence.allocation, sequence.tokens, sequence.computed)
 
     def _answer(self, ready: list[tuple[Sequence, int]], logits: Tensor) -> list[Event]:

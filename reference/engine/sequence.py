@@ -57,6 +57,10 @@ class Sequence:
         limit = len(self.tokens) - 1
         return limit if self.prompt_logprobs is None or self.answered else min(limit, self.prompt_logprobs.start)
 
+    def outgrows(self, window: int | None) -> bool:
+        """Whether some of its KV can be behind a model's sliding window before it ends."""
+        return window is not None and self.prompt_len + self.request.sampling.max_new_tokens > window
+
     def admit(self, allocation: Allocation) -> None:
         """Start, or start again after a retraction, from what the cache holds."""
         self.allocation = allocation
