@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gaugeblock.conformance.outcome import unsupported
-from gaugeblock.conformance.plugin import TARGETS
+from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 
 if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess import InProcess
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
+    from gaugeblock.fixtures.targets.kv_target import KVFactory, KVTarget
 
 REMEDY = "the in-process layers need torch and safetensors: pip install 'gaugeblock[embedded]'"
 
@@ -44,3 +46,33 @@ def kv_bench() -> type[KVBench]:
     except ModuleNotFoundError:
         unsupported(REMEDY)
     return KVBench
+
+
+@pytest.fixture
+def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
+    """Makes the KV manager under check, ``kv_target(pages, below)``: that of ``--gb-kv``, or the reference's.
+
+    Raises:
+        KitError: the module cannot be imported or has no factory.
+    """
+    from gaugeblock.fixtures.targets.kv_target import checked, load_kv
+
+    try:
+        named: str | None = request.config.stash[OPTIONS].kv
+        factory = load_kv(named or "gaugeblock.fixtures.targets.kv_reference")
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+    made: list[KVTarget] = []
+
+    def make(pages: int, below: int) -> KVTarget:
+        made.append(checked(factory(pages, below)))
+        request.config.stash[TARGETS]["kv"] = {
+            "target": made[-1].name,
+            "capabilities": sorted(made[-1].capabilities),
+            "tiers": {tier: usage.capacity for tier, usage in made[-1].usage().items()},
+        }
+        return made[-1]
+
+    yield make
+    for target in made:
+        target.close()

@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gb-router-cmd", metavar="CMD", help="starts your router: 'cmd … {worker_urls} {port}'")
     add("--gb-router", metavar="NAME", help="a router that the kit can start: reference, sglang-router, smg")
     add("--gb-kernels", metavar="MODULE", help="a module whose ops are held to the kernel contracts")
+    add("--gb-kv", metavar="MODULE", help="a module (or MODULE:FACTORY) whose KV manager is held to the kv checks")
     add("--gb-op", action="append", default=[], metavar="NAME", help="of the kernels only this op; repeatable")
     add("--gb-model", metavar="PATH", help="the model's Hugging Face folder, for tokenizer and oracle")
     add("--gb-api-key-env", default="GAUGEBLOCK_API_KEY", metavar="VAR", help="variable that holds the API key")
@@ -46,12 +47,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gb-expected-failures", metavar="FILE", help="lines `ID: reason`; one that passes fails the run")
     add("--gb-fault", metavar="ID", help="plant a fault in the embedded reference (see `gaugeblock faults`)")
     add("--gb-gates-except", metavar="LAYER", help="of every other layer run the smoke gate alone")
+    add("--gb-update-golden", action="store_true", help="make the golden cases anew first, and say what changed")
     add("--gb-out", metavar="DIR", help="write verdict.json, report.html there")
 
 
 def is_active(config: pytest.Config) -> bool:
     """Whether any option of the kit was given."""
-    names = ("gb", "gb_engine_url", "gb_router_url", "gb_router_cmd", "gb_router", "gb_kernels", "gb_check", "gb_fault")
+    targets = ("gb_engine_url", "gb_router_url", "gb_router_cmd", "gb_router", "gb_kernels", "gb_kv")
+    names = ("gb", *targets, "gb_check", "gb_fault", "gb_update_golden")
     return any(config.getoption(name, default=None) for name in names)
 
 

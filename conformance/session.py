@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
+from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
 from gaugeblock.conformance.outcome import Blocked, NotRun, Outcome
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
@@ -64,8 +65,10 @@ class KitSession:
         session.run.targets = config.stash[TARGETS]
         return session
 
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Plant a fault that lives in this process before any check module binds what it patches."""
+        if session.config.getoption("gb_update_golden"):
+            update_and_tell(self.selection.layers)
         if self.options.fault and find_fault(self.options.fault).place == "process":
             self._resources.enter_context(planted(self.options.fault))
 
@@ -87,6 +90,8 @@ class KitSession:
             return True
         if check.layer not in self.selection.layers:
             return False
+        if self.options.kv and check.layer == "kv" and "kv_target" not in getattr(item, "fixturenames", ()):
+            return False  # it looks inside of the reference manager, which is not what the user named
         if check.level == "core":
             self.run.core.add(check.id)
         return self.selection.wants(check)
@@ -208,6 +213,7 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         router_name=get("gb_router"),
         model=get("gb_model"),
         kernels=get("gb_kernels"),
+        kv=get("gb_kv"),
         api_key_env=get("gb_api_key_env"),
         request_timeout=get("gb_timeout"),
         claims=frozenset(get("gb_claim")),
@@ -230,12 +236,16 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         features = {check.feature for check in known.values()} | set(ENGINE_FEATURES) | set(ROUTER_FEATURES)
         for claim in sorted(options.claims):
             legal_name("feature", claim, features)
+    if get("gb_update_golden"):
+        require_embedded(options)
     if options.fault:
         find_fault(options.fault)
     if options.kernels and not _importable(options.kernels):
         raise KitError(
             f"no module {options.kernels!r} to hold to the kernel contracts: is it installed, or on PYTHONPATH?"
         )
+    if options.kv and not _importable(options.kv.partition(":")[0]):
+        raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")
     if options.router_cmd:
         command_launcher(options.router_cmd, options.claims)
     if options.router_name:

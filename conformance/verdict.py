@@ -166,6 +166,7 @@ def reproduce(result: Result, options: TargetOptions) -> str:
         ("--router-cmd", options.router_cmd),
         ("--router", options.router_name),
         ("--kernels", options.kernels),
+        ("--kv", options.kv),
         ("--model", options.model),
         ("--fault", options.fault),
     ]

@@ -31,6 +31,7 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
 )
 @click.option("--router", metavar="NAME", help="A router the kit can start: reference, sglang-router, smg.")
 @click.option("--kernels", metavar="MODULE", help="A module whose ops are held to the kernel contracts.")
+@click.option("--kv", metavar="MODULE", help="A module whose KV manager is held to the checks of tiers and prefixes.")
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Of the kernels only this op; repeatable.")
 @click.option("--model", metavar="PATH", help="The model's folder: enables the tokenizer, template and oracle checks.")
 @click.option("--layer", "layers", multiple=True, metavar="LAYER", help=f"Only this layer ({', '.join(LAYERS)}).")
@@ -43,6 +44,12 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
 @click.option("--timeout", type=float, metavar="SECONDS", help="Total limit of one request.")
 @click.option("--out", metavar="DIR", help="Write verdict.json, report.html and junit.xml there.")
 @click.option("--fault", metavar="ID", help="Plant a fault in the embedded reference (see `gaugeblock faults`).")
+@click.option(
+    "--update-golden",
+    "--gb-update-golden",
+    is_flag=True,
+    help="First make the golden cases of the layers anew and say what changed; embedded reference only.",
+)
 @click.option("--gates-except", metavar="LAYER", hidden=True)  # what `teeth` uses to look for collateral cheaply
 def verify(layers: tuple[str, ...], out: str | None, **given: Any) -> int:
     """Check a serving stack and end with one verdict.
@@ -90,8 +97,9 @@ class _Frame:
         """Return the check packages to collect."""
         named = any(a in args for a in ("--gb-engine-url", "--gb-router-url", "--gb-router-cmd", "--gb-router"))
         layers = self.layers or (("engine", "router", "load") if named else tuple(LAYERS))
-        if "--gb-kernels" in args and not self.layers:
-            layers = ("kernels", *(layers if named else ()))
+        lower = [layer for layer, option in (("kernels", "--gb-kernels"), ("kv", "--gb-kv")) if option in args]
+        if lower and not self.layers:
+            layers = (*lower, *(layers if named else ()))
         if any(layer in IN_PROCESS for layer in layers) or not named:
             _require_torch()
         return [f"gaugeblock.conformance.{layer}" for layer in LAYERS if layer in layers]
@@ -124,7 +132,9 @@ def _pytest_args(options: dict[str, Any]) -> list[str]:
     args: list[str] = []
     for key, value in options.items():
         for item in value if isinstance(value, tuple) else (value,):
-            if item is not None:
+            if item is True:
+                args.append("--" + key.replace("_", "-"))
+            elif item is not None and item is not False:
                 args += ["--" + key.replace("_", "-"), str(item)]
     return args
 
