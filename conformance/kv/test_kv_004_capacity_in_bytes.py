@@ -30,12 +30,12 @@ def test_kv_004(kv_bench: type[KVBench], record_property: Callable[[str, object]
     page = kv_bench.shape.page_bytes
     for capacity in (3 * page + page // 2, page - 1, 0):
         bench = kv_bench(4, capacity)
-        tier = bench.manager.host
+        tier = bench.manager.offload.host
         for number in range(SEQUENCES):
             bench.fill(tokens_of(f"sequence {number}", 3))
             actual = len(tier) * page
             assert actual <= capacity, f"{actual} bytes are in a tier of {capacity}, after {number + 1} sequences"
-            assert tier.used == actual, f"the tier counts {tier.used} bytes, {actual} are in it"
+            assert tier.index.used == actual, f"the tier counts {tier.index.used} bytes, {actual} are in it"
         evicted = bench.manager.evicted
         assert evicted > 12, f"{evicted} pages were evicted: nothing was checked"
         kept = len(tier)

@@ -10,6 +10,7 @@ from gaugeblock.reference.engine.loader import load_weights, weights_digest
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.types import EngineConfig
+from gaugeblock.reference.kv.build import build_offload
 from gaugeblock.reference.kv.keys import root_key
 from gaugeblock.reference.kv.manager import KVManager
 from gaugeblock.reference.kv.storage import KVShape, KVStorage
@@ -50,10 +51,9 @@ def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> 
         page_size=config.page_size,
     )
     num_pages = -(-config.max_total_tokens // config.page_size)  # whole pages: the pool may be a little larger
+    root = root_key(revision, "float32", shape)
+    host_bytes = config.host_kv_tokens // config.page_size * shape.page_bytes
+    offload = build_offload(shape.page_form, host_bytes, policy=config.kv_policy, identity=root.hex())
     return KVManager(
-        KVStorage(shape, num_pages),
-        num_pages,
-        root_key(revision, "float32", shape),
-        host_bytes=config.host_kv_tokens // config.page_size * shape.page_bytes,
-        prefix_cache=config.prefix_cache,
+        KVStorage(shape, num_pages), num_pages, root, offload, policy=config.kv_policy, prefix_cache=config.prefix_cache
     )

@@ -215,7 +215,7 @@ class Scheduler:
         stats.running, stats.queued = len(self.running), len(self.waiting)
         stats.free_tokens = kv.pool.free * kv.page_size
         stats.cached_tokens = kv.pool.idle * kv.page_size
-        stats.host_tokens = len(kv.host) * kv.page_size
+        stats.host_tokens = len(kv.offload.host) * kv.page_size
         stats.evicted_tokens_total = kv.evicted * kv.page_size
         stats.promoted_tokens_total = kv.promoted * kv.page_size
         return stats

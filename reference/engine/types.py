@@ -124,6 +124,7 @@ class EngineConfig:
     max_queued_requests: int = 256
     host_kv_tokens: int = 0  # size of the host tier; 0: none
     prefix_cache: bool = True
+    kv_policy: str = "lru"  # which cached pages go first, on every tier
 
 
 @dataclass

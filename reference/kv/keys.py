@@ -1,7 +1,7 @@
 """Names of KV pages: a chain of SHA-256 digests, so that equal keys mean equal tokens, history and layout.
 
-Each digest starts with a tag of its own (no root can equal a page key) and tokens have a fixed width (no two token
-lists share an encoding).
+Each digest starts with a tag of its own (no root can equal a page key), every field of a root is named (an adapter
+cannot pass for a salt), and tokens have a fixed width (no two token lists share an encoding).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from gaugeblock.reference.kv.storage import KVShape
 
 ROOT_TAG = b"gaugeblock.kv.root\0"
+SPACE_TAG = b"gaugeblock.kv.space\0"
 PAGE_TAG = b"gaugeblock.kv.page\0"
 
 
-def root_key(model: str, dtype: str, shape: KVShape) -> bytes:
+def root_key(model: str, dtype: str, shape: KVShape, *, tp_rank: int = 0, tp_size: int = 1) -> bytes:
     """Return the key that all chains of one model, type and layout start from. ``model``: name and revision."""
     fields = {
         "model": model,
@@ -26,8 +27,17 @@ def root_key(model: str, dtype: str, shape: KVShape) -> bytes:
         "kv_heads": shape.kv_heads,
         "head_dim": shape.head_dim,
         "page_size": shape.page_size,
+        "tp_rank": tp_rank,
+        "tp_size": tp_size,
     }
-    return hashlib.sha256(ROOT_TAG + json.dumps(fields, sort_keys=True).encode()).digest()
+    return _digest(ROOT_TAG, fields)
+
+
+def space_key(root: bytes, *, adapter: str = "", salt: str = "") -> bytes:
+    """Return the key that the chains of one adapter and one salt start from: no other request can hit them."""
+    if not adapter and not salt:
+        return root
+    return _digest(SPACE_TAG + root, {"adapter": adapter, "salt": salt})
 
 
 def page_key(parent: bytes, tokens: Sequence[int]) -> bytes:
@@ -41,3 +51,7 @@ def chain_keys(root: bytes, tokens: Sequence[int], page_size: int) -> list[bytes
     for start in range(0, len(tokens) - page_size + 1, page_size):
         keys.append(page_key(keys[-1] if keys else root, tokens[start : start + page_size]))
     return keys
+
+
+def _digest(tag: bytes, fields: dict[str, object]) -> bytes:
+    return hashlib.sha256(tag + json.dumps(fields, sort_keys=True).encode()).digest()

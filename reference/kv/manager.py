@@ -1,7 +1,7 @@
-"""The KV manager: owns every refcount and ties pool, prefix index, host tier and bytes together.
+"""The KV manager: owns every refcount and ties pool, prefix index, the tiers below and bytes together.
 
 A page's life: free → held by a sequence → indexed once it is full and computed (still held) → idle when its last holder
-leaves → promoted to held by the next hit, or evicted (copied to the host tier) and free again.
+leaves → held again by the next hit, or evicted (copied to the tiers below) and free again.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from gaugeblock.reference.kv.host import HostTier
-from gaugeblock.reference.kv.keys import chain_keys, page_key
+from gaugeblock.reference.kv.keys import chain_keys, page_key, space_key
+from gaugeblock.reference.kv.offload import Offload
 from gaugeblock.reference.kv.pages import KVError, PagePool
-from gaugeblock.reference.kv.prefix import PrefixIndex
+from gaugeblock.reference.kv.payload import Payload
+from gaugeblock.reference.kv.policies import POLICIES
+from gaugeblock.reference.kv.prefix import Node, PrefixIndex
 from gaugeblock.reference.kv.storage import KVStorage
 
 
@@ -22,10 +24,12 @@ from gaugeblock.reference.kv.storage import KVStorage
 class Allocation:
     """The pages of one sequence, in order. The first ``len(keys)`` are indexed; ``hit_tokens`` came from a cache.
 
-    ``behind`` pages came before ``pages[0]`` and were given back (see :meth:`KVManager.release_behind`).
+    ``root`` is the key before the first. ``behind`` pages came before ``pages[0]`` and were given back (see
+    :meth:`KVManager.release_behind`).
     """
 
     pages: list[int]
+    root: bytes
     keys: list[bytes] = field(default_factory=list)
     hit_tokens: int = 0
     behind: int = 0
@@ -34,17 +38,27 @@ class Allocation:
 class KVManager:
     """Pages for sequences: begin, extend, commit, release.
 
-    ``root`` is the key of the model and layout (:func:`~gaugeblock.reference.kv.keys.root_key`).
+    ``root`` is the key of the model and layout (:func:`~gaugeblock.reference.kv.keys.root_key`). ``policy`` orders the
+    device's idle pages; ``offload`` takes what is evicted.
     """
 
     def __init__(
-        self, storage: KVStorage, num_pages: int, root: bytes, host_bytes: int = 0, prefix_cache: bool = True
+        self,
+        storage: KVStorage,
+        num_pages: int,
+        root: bytes,
+        offload: Offload,
+        *,
+        policy: str = "lru",
+        prefix_cache: bool = True,
     ) -> None:
         self.storage = storage
         self.page_size = storage.shape.page_size
         self.pool = PagePool(num_pages)
-        self.index = PrefixIndex(root)
-        self.host = HostTier(host_bytes)
+        page_bytes = storage.shape.page_bytes
+        self.root = root
+        self.index = PrefixIndex(POLICIES[policy](num_pages * page_bytes), page_bytes)
+        self.offload = offload
         self.prefix_cache = prefix_cache
         self.evicted = 0
         self.promoted = 0
@@ -54,12 +68,16 @@ class KVManager:
         """Return how many pages ``tokens`` tokens take."""
         return -(-tokens // self.page_size)
 
-    def begin(self, tokens: Sequence[int], hit_limit: int, spare: int = 0) -> Allocation | None:
+    def begin(
+        self, tokens: Sequence[int], hit_limit: int, spare: int = 0, *, adapter: str = "", salt: str = ""
+    ) -> Allocation | None:
         """Hold pages for all of ``tokens``, reusing cached ones for at most the first ``hit_limit`` tokens.
 
-        Returns None, with nothing changed, if that would leave fewer than ``spare`` free or idle pages.
+        Only pages of the same ``adapter`` and ``salt`` are reused. Returns None, with nothing changed, if that would
+        leave fewer than ``spare`` free or idle pages.
         """
-        keys = chain_keys(self.index.root, tokens[:hit_limit], self.page_size) if self.prefix_cache else []
+        root = space_key(self.root, adapter=adapter, salt=salt)
+        keys = chain_keys(root, tokens[:hit_limit], self.page_size) if self.prefix_cache else []
         nodes = self.index.match(keys)
         fresh = self.pages_for(len(tokens)) - len(nodes)
         waking = sum(self.pool.refs[node.page] == 0 for node in nodes)
@@ -67,11 +85,12 @@ class KVManager:
             return None
         for node in nodes:  # held before anything is evicted, so that no hit is a victim
             self.pool.retain(node.page)
-        promoted = self._load_from_host(keys[len(nodes) :])  # taken before an eviction can push them out of the host
-        allocation = Allocation([node.page for node in nodes], [node.key for node in nodes])
+        rest = keys[len(nodes) :]
+        promoted = self.offload.load(rest) if rest else []  # taken before an eviction can push them out
+        allocation = Allocation([node.page for node in nodes], root, [node.key for node in nodes])
         allocation.pages += self._allocate(fresh)
         self._live.add(allocation)
-        self._promote(allocation, promoted)
+        self._promote(allocation, list(zip(rest, promoted, strict=False)))
         self.index.touch(allocation.keys)
         allocation.hit_tokens = len(allocation.keys) * self.page_size
         return allocation
@@ -90,11 +109,11 @@ class KVManager:
         if not self.prefix_cache:
             return
         for i in range(len(allocation.keys), computed // self.page_size):
-            parent = allocation.keys[-1] if allocation.keys else self.index.root
+            parent = allocation.keys[-1] if allocation.keys else allocation.root
             key = page_key(parent, tokens[i * self.page_size : (i + 1) * self.page_size])
             node = self.index.get(key)
             if node is None:
-                self.index.insert(key, parent, allocation.pages[i])
+                self.index.insert(key, parent, allocation.pages[i], first=parent == allocation.root)
             else:
                 self.pool.retain(node.page)
                 self._drop(allocation.pages[i])
@@ -130,14 +149,24 @@ class KVManager:
         allocation.behind += count
 
     def flush(self) -> bool:
-        """Forget all cached pages, on device and host. Returns False and changes nothing while a sequence is live."""
+        """Forget all cached pages, on every tier. Returns False and changes nothing while a sequence is live."""
         if self._live:
             return False
         for node in self.index.victims(len(self.index), self._is_idle):
-            self.index.remove(node)
+            self.index.remove(node, evicted=False)
             self.pool.reclaim(node.page)
-        self.host.clear()
+        self.offload.clear()
         return True
+
+    def prefetch(self, requests: Sequence[Sequence[int]]) -> None:
+        """Bring what the next requests will need nearer, in the order of their turn. ``requests``: their tokens."""
+        if self.prefix_cache:
+            self.offload.prefetch([chain_keys(self.root, tokens, self.page_size) for tokens in requests])
+
+    def close(self) -> None:
+        """Store what is cached in the tiers below and let go of them: with a disk, the next manager finds it."""
+        self.offload.store([self._payload(node) for node in reversed(list(self.index))])  # children first
+        self.offload.close()
 
     def recount(self) -> None:
         """Count everything again from the live allocations.
@@ -157,7 +186,7 @@ class KVManager:
             if kept == self.pool.is_free(page):
                 raise KVError(f"page {page} is {'kept and free' if kept else 'leaked: neither kept nor free'}")
         self.index.recount()
-        self.host.recount()
+        self.offload.recount()
 
     def _is_idle(self, page: int) -> bool:
         return self.pool.refs[page] == 0
@@ -172,26 +201,21 @@ class KVManager:
         return self.pool.allocate(count)
 
     def _evict(self, count: int) -> None:
-        for node in self.index.victims(count, self._is_idle):
-            if self.host.capacity:
-                self.host.store(node.key, self.storage.read_page(node.page))
-            self.index.remove(node)
+        victims = self.index.victims(count, self._is_idle)
+        self.offload.store([self._payload(node) for node in victims])
+        for node in victims:
+            self.index.remove(node, evicted=True)
             self.pool.reclaim(node.page)
             self.evicted += 1
 
-    def _load_from_host(self, keys: list[bytes]) -> list[tuple[bytes, Tensor]]:
-        loaded: list[tuple[bytes, Tensor]] = []
-        for key in keys:
-            data = self.host.load(key)
-            if data is None:
-                break
-            loaded.append((key, data))
-        return loaded
+    def _payload(self, node: Node) -> Payload:
+        return Payload(node.key, node.parent, self.storage.read_page(node.page))
 
     def _promote(self, allocation: Allocation, pages: list[tuple[bytes, Tensor]]) -> None:
         for key, data in pages:
             page = allocation.pages[len(allocation.keys)]
             self.storage.write_page(page, data)
-            self.index.insert(key, allocation.keys[-1] if allocation.keys else self.index.root, page)
+            parent = allocation.keys[-1] if allocation.keys else allocation.root
+            self.index.insert(key, parent, page, first=not allocation.keys)
             allocation.keys.append(key)
             self.promoted += 1

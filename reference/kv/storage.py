@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gaugeblock.reference.kv.payload import PageForm
+
 
 @dataclass(frozen=True)
 class KVShape:
@@ -20,7 +22,12 @@ class KVShape:
     @property
     def page_bytes(self) -> int:
         """Bytes of K and V of one page over all layers."""
-        return 2 * self.layers * self.page_size * self.kv_heads * self.head_dim * 4
+        return self.page_form.nbytes
+
+    @property
+    def page_form(self) -> PageForm:
+        """What :meth:`KVStorage.read_page` returns."""
+        return PageForm((2, self.layers, self.page_size, self.kv_heads, self.head_dim), torch.float32)
 
 
 class KVStorage:

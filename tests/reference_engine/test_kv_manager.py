@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gaugeblock.reference.kv.build import build_offload
 from gaugeblock.reference.kv.keys import chain_keys, root_key
 from gaugeblock.reference.kv.manager import KVManager
 from gaugeblock.reference.kv.pages import KVError
@@ -17,7 +18,8 @@ TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=10)
 
 
 def manager(pages, host_pages=0, **options):
-    return KVManager(KVStorage(SHAPE, pages), pages, ROOT, host_pages * SHAPE.page_bytes, **options)
+    offload = build_offload(SHAPE.page_form, host_pages * SHAPE.page_bytes)
+    return KVManager(KVStorage(SHAPE, pages), pages, ROOT, offload, **options)
 
 
 def pattern(tokens, position):
@@ -47,7 +49,7 @@ class ManagerMachine(RuleBasedStateMachine):
     def expected_hit(self, tokens, limit):
         """The longest contiguous run of pages that device or host holds."""
         keys, hit = chain_keys(ROOT, tokens[:limit], 2), 0
-        while hit < len(keys) and (self.kv.index.get(keys[hit]) is not None or keys[hit] in self.kv.host):
+        while hit < len(keys) and (self.kv.index.get(keys[hit]) is not None or keys[hit] in self.kv.offload.host):
             hit += 1
         return 2 * hit
 
@@ -55,10 +57,10 @@ class ManagerMachine(RuleBasedStateMachine):
     def begin(self, tokens, data):
         limit = data.draw(st.integers(0, len(tokens) - 1))
         hit, room = self.expected_hit(tokens, limit), self.kv.pool.free + self.kv.pool.idle
-        before = (list(self.kv.pool.refs), self.kv.pool.free, len(self.kv.index), len(self.kv.host))
+        before = (list(self.kv.pool.refs), self.kv.pool.free, len(self.kv.index), len(self.kv.offload.host))
         allocation = self.kv.begin(tokens, limit)
         if allocation is None:
-            assert before == (list(self.kv.pool.refs), self.kv.pool.free, len(self.kv.index), len(self.kv.host))
+            assert before == (list(self.kv.pool.refs), self.kv.pool.free, len(self.kv.index), len(self.kv.offload.host))
             assert self.kv.pages_for(len(tokens)) > room
             return
         assert allocation.hit_tokens == hit
@@ -102,7 +104,7 @@ class ManagerMachine(RuleBasedStateMachine):
     def flush(self):
         assert self.kv.flush() == (not self.live)
         if not self.live:
-            assert (self.kv.pool.free, len(self.kv.index), len(self.kv.host)) == (self.pages, 0, 0)
+            assert (self.kv.pool.free, len(self.kv.index), len(self.kv.offload.host)) == (self.pages, 0, 0)
 
     @invariant()
     def counters_agree(self):
@@ -192,6 +194,6 @@ def test_recount_sees_damage(damage):
     elif damage == "orphan":
         next(iter(kv.index)).children = 0
     else:
-        kv.host.used = 1
+        kv.offload.host.index.used = 1
     with pytest.raises(KVError):
         kv.recount()

@@ -9,8 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gaugeblock.reference.kv.host import HostTier
 from gaugeblock.reference.kv.keys import chain_keys, page_key, root_key
 from gaugeblock.reference.kv.pages import KVError, PagePool
+from gaugeblock.reference.kv.payload import Payload
+from gaugeblock.reference.kv.policies.lru import LRU
 from gaugeblock.reference.kv.prefix import PrefixIndex
 from gaugeblock.reference.kv.storage import KVShape, KVStorage
+from gaugeblock.reference.kv.table import PageTable
 
 MODEST = settings(max_examples=60, stateful_step_count=30, deadline=None)
 SHAPE = KVShape(layers=2, kv_heads=1, head_dim=2, page_size=4)
@@ -78,7 +81,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.index = PrefixIndex(b"root")
+        self.index = PrefixIndex(LRU(0), 8)
         self.used = {}
         self.pages = {}
         self.clock = 0
@@ -94,9 +97,9 @@ class IndexMachine(RuleBasedStateMachine):
         page = max(self.pages, default=-1) + 1
         if chain in self.used or (len(chain) > 1 and chain[:-1] not in self.used):
             with pytest.raises(KVError):
-                self.index.insert(self.key(chain), self.parent(chain), page)
+                self.index.insert(self.key(chain), self.parent(chain), page, first=len(chain) == 1)
             return
-        self.index.insert(self.key(chain), self.parent(chain), page)
+        self.index.insert(self.key(chain), self.parent(chain), page, first=len(chain) == 1)
         self.clock += 1
         self.used[chain], self.pages[page] = self.clock, chain
 
@@ -107,9 +110,10 @@ class IndexMachine(RuleBasedStateMachine):
         while want < len(chain) and chain[: want + 1] in self.used:
             want += 1
         assert [n.key for n in self.index.match(keys)] == keys[:want]
-        self.clock += 1
         self.index.touch(keys[:want])
-        self.used.update({chain[: i + 1]: self.clock for i in range(want)})
+        for end in range(want, 0, -1):
+            self.clock += 1
+            self.used[chain[:end]] = self.clock
 
     @precondition(lambda self: self.used)
     @rule(count=st.integers(0, 4), pinned=st.sets(st.integers(0, 10)))
@@ -120,7 +124,7 @@ class IndexMachine(RuleBasedStateMachine):
             leaves = [c for c in left if c not in held and not any(o[:-1] == c for o in left if o)]
             if not leaves:
                 break
-            oldest = min(leaves, key=lambda c: (left[c], self.key(c)))
+            oldest = min(leaves, key=left.get)
             want.append(oldest)
             del left[oldest]
         before = {n.key for n in self.index}
@@ -128,7 +132,7 @@ class IndexMachine(RuleBasedStateMachine):
         assert {n.key for n in self.index} == before, "choosing must change nothing"
         assert [n.key for n in chosen] == [self.key(c) for c in want]
         for node in chosen:
-            self.index.remove(node)
+            self.index.remove(node, evicted=True)
         self.used = left
         self.pages = {page: chain for page, chain in self.pages.items() if chain in left}
 
@@ -137,7 +141,7 @@ class IndexMachine(RuleBasedStateMachine):
         node = self.index.get(self.key(chain))
         if node is not None and node.children:
             with pytest.raises(KVError, match="orphans"):
-                self.index.remove(node)
+                self.index.remove(node, evicted=True)
 
     @invariant()
     def agrees(self):
@@ -154,13 +158,16 @@ class HostMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.host = HostTier(24)
+        self.host = HostTier(24, LRU(24), PageTable())
         self.pages = []
 
     @rule(key=st.integers(0, 5), value=st.integers(0, 99))
     def store(self, key, value):
-        assert self.host.store(bytes([key]), torch.tensor([value]))
-        self.pages = [*[p for p in self.pages if p[0] != key], (key, value)][-3:]
+        """A page that is here stays as it is: its key names its bytes."""
+        evicted = self.host.store(Payload(bytes([key]), b"root", torch.tensor([value])))
+        if key not in [p[0] for p in self.pages]:
+            assert [(p.key[0], p.data.item()) for p in evicted] == self.pages[:-2]
+            self.pages = [*self.pages, (key, value)][-3:]
 
     @rule(key=st.integers(0, 5))
     def load(self, key):
@@ -169,16 +176,17 @@ class HostMachine(RuleBasedStateMachine):
         assert (data is None) == (not found)
         if found:
             assert data.item() == found[0][1]
+            self.host.index.touch([bytes([key])])
             self.pages = [*[p for p in self.pages if p[0] != key], found[0]]
 
     @rule()
     def too_large_is_refused(self):
-        assert not self.host.store(b"large", torch.zeros(4, dtype=torch.int64))
+        assert self.host.store(Payload(b"large", b"root", torch.zeros(4, dtype=torch.int64))) is None
 
     @invariant()
     def agrees(self):
         self.host.recount()
-        assert self.host.used == 8 * len(self.pages) <= 24
+        assert self.host.index.used == 8 * len(self.pages) <= 24
         assert all(bytes([key]) in self.host for key, _ in self.pages)
 
 

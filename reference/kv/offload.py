@@ -1,0 +1,187 @@
+"""The tiers below the device: host memory, then disk.
+
+What the device evicts goes to the host and, in the background, to the disk as well: by the time that the host needs
+its room the page is safe below. A page that comes back stays where it was. Pages that a queued request will need are
+brought from disk to host before its turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gaugeblock.reference.kv.disk_tier import WAIT_SECONDS, DiskTier
+from gaugeblock.reference.kv.host import HostTier
+from gaugeblock.reference.kv.pages import KVError
+from gaugeblock.reference.kv.payload import PageForm, Payload
+from gaugeblock.reference.kv.table import PageTable
+from gaugeblock.reference.kv.tier import Lookup, NewPage
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """A page on its way from disk to host."""
+
+    page: NewPage
+    future: Future[bytes | None]
+
+
+class Offload:
+    """Pages by key in up to two tiers over one table. All methods belong to one thread."""
+
+    def __init__(self, form: PageForm, table: PageTable, host: HostTier, disk: DiskTier | None = None) -> None:
+        self.form = form
+        self.table = table
+        self.host = host
+        self.disk = disk
+        self.prefetched = 0
+        self.lost = 0  # pages whose last copy went
+        self._fetches: deque[_Fetch] = deque()
+
+    def lookup(self, key: bytes) -> Lookup:
+        """Say whether a load would find a key now, or after a wait, or not."""
+        says = self.host.index.lookup(key)
+        if says is Lookup.HIT or self.disk is None:
+            return says
+        below = self.disk.lookup(key)
+        return says if below is Lookup.MISS else below
+
+    def prefix(self, keys: Sequence[bytes]) -> int:
+        """Return how many leading keys are hits or on their way."""
+        found = 0
+        for key in keys:
+            if self.lookup(key) is Lookup.MISS:
+                break
+            found += 1
+        return found
+
+    def store(self, payloads: Sequence[Payload]) -> None:
+        """Keep pages as well as the tiers can. Children first: what there is no room for is lost from the end."""
+        self.poll()
+        demoted: list[Payload] = []
+        for payload in payloads:
+            evicted = self.host.store(payload)
+            demoted += evicted or []
+        if self.disk is not None:
+            self.disk.write([*payloads, *demoted])
+        for payload in (*payloads, *demoted):
+            self.lost += self.lookup(payload.key) is Lookup.MISS
+
+    def load(self, keys: Sequence[bytes]) -> list[Tensor]:
+        """Return the bytes of leading ``keys``, as many as really come: a load that fails is a miss."""
+        self.poll()
+        if any(self.host.index.lookup(key) is Lookup.PENDING for key in keys):
+            self._end_fetches(wait=True)
+        found: list[Tensor] = []
+        for key in keys:
+            data = self.host.load(key)
+            if data is None and self.disk is not None:
+                read = self.disk.read([key])
+                data = self.form.tensor(read[0]) if read else None
+            if data is None:
+                break
+            found.append(data)
+        self.touch(keys[: len(found)])
+        return found
+
+    def touch(self, keys: Sequence[bytes]) -> None:
+        """Note that the pages of a chain were used."""
+        self.host.index.touch(keys)
+        if self.disk is not None:
+            self.disk.index.touch(keys)
+
+    def prefetch(self, chains: Sequence[Sequence[bytes]]) -> None:
+        """Start to bring what lies on disk to the host, for chains in the order in which they will be needed.
+
+        Takes at most half of the host, and none of the pages that an earlier chain of the same call needs.
+        """
+        self.poll()
+        if self.disk is None:
+            return
+        left = self.host.index.capacity // 2 - sum(fetch.page.size for fetch in self._fetches)
+        keep: list[bytes] = []
+        for chain in chains:
+            here = chain[: self.prefix(chain)]
+            self.touch(here)
+            keep += here
+            for key in here:
+                if self.lookup(key) is not Lookup.HIT or self.host.index.lookup(key) is Lookup.HIT:
+                    continue
+                number = self.table.numbers[key]
+                page = NewPage(key, self.table.parents[number], self.table.sizes[number])
+                if page.size > left or not self._fetch(self.disk, page, keep):
+                    return
+                left -= page.size
+
+    def poll(self) -> None:
+        """Take in what has ended in the background."""
+        if self.disk is not None:
+            self.disk.poll()
+            self._end_fetches(wait=False)
+
+    def flush(self) -> int:
+        """Bring to disk what lies in the host alone and wait for it; return how many pages are not on disk."""
+        if self.disk is None:
+            return len(self.host)
+        self._end_fetches(wait=True)
+        self.disk.write(self.host.payloads())
+        self.disk.settle()
+        return sum(self.disk.index.lookup(payload.key) is not Lookup.HIT for payload in self.host.payloads())
+
+    def clear(self) -> None:
+        """Forget everything, on disk too."""
+        self._end_fetches(wait=True)
+        self.host.clear()
+        if self.disk is not None:
+            self.disk.clear()
+
+    def close(self) -> None:
+        """Flush, and let go of the store's folder."""
+        if self.disk is not None:
+            try:
+                self.flush()
+            finally:
+                self.disk.close()
+
+    def recount(self) -> None:
+        """Count everything from scratch.
+
+        Raises:
+            KVError: a counter is wrong.
+        """
+        self.poll()
+        self.host.recount()
+        if self.disk is not None:
+            self.disk.recount()
+        actual = self.table.recounted_children()
+        for key in {*actual, *self.table.numbers}:
+            if self.table.children_of(key) != actual.get(key, 0):
+                counted = self.table.children_of(key)
+                raise KVError(f"page {key.hex()[:12]} counts {counted} children, has {actual.get(key, 0)}")
+
+    def _fetch(self, disk: DiskTier, page: NewPage, keep: Sequence[bytes]) -> bool:
+        """Take room and start to read; False if there is no room."""
+        evicted = self.host.reserve([page], keep)
+        if evicted is None:
+            return False
+        disk.write(evicted)
+        future = disk.begin_read(page.key)
+        if future is None:  # evicted on disk to make room for what went from the host
+            self.host.give_up(page.key)
+        else:
+            self._fetches.append(_Fetch(page, future))
+        return True
+
+    def _end_fetches(self, *, wait: bool) -> None:
+        while self.disk is not None and self._fetches and (wait or self._fetches[0].future.done()):
+            fetch = self._fetches.popleft()
+            data = self.disk.end_read(fetch.page.key, fetch.future, WAIT_SECONDS)
+            if data is None:
+                self.host.give_up(fetch.page.key)
+                continue
+            self.host.fill(Payload(fetch.page.key, fetch.page.parent, self.form.tensor(data)))
+            self.prefetched += 1
