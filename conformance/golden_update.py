@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gaugeblock.conformance.golden import VERSION, Case, digest_of, golden_folder, load_file, spell
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.goldens import FAMILIES, Family
@@ -28,6 +30,15 @@ def require_embedded(options: TargetOptions) -> None:
             f"golden cases are the embedded reference's: they cannot be updated in a run with {what}. "
             "Leave everything but --layer and --check out"
         )
+
+
+def update_and_tell(layers: Iterable[str]) -> None:
+    """Update and print what changed; misuse ends the run with exit code 2 and one line."""
+    try:
+        for line in update_goldens(layers):
+            print(line)
+    except KitError as error:
+        pytest.exit(f"gaugeblock: {error}", returncode=2)
 
 
 def update_goldens(layers: Iterable[str], folder: Path | None = None) -> Iterator[str]:
