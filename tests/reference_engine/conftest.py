@@ -1,17 +1,17 @@
-"""Tiny random Llama folders, transformers as the oracle, and a scheduler that is stepped by hand."""
+"""Tiny random Llama and Mistral folders, transformers as the oracle, and a scheduler that is stepped by hand."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from gaugeblock.reference.engine.build import build_scheduler
 from gaugeblock.reference.engine.config import load_config
@@ -41,7 +41,10 @@ def byte_tokenizer() -> RawTokenizer:
 
 
 def save_model(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> Path:
-    """Save a random model; its wide weights make logits peaked, so that greedy picks are no near-ties."""
+    """Save a random model; its wide weights make logits peaked, so that greedy picks are no near-ties.
+
+    One with a ``sliding_window`` (None, too) is a Mistral, any other a Llama.
+    """
     torch.manual_seed(0)
     settings: dict[str, object] = {
         "vocab_size": 272,
@@ -60,11 +63,13 @@ def save_model(folder: Path, dtype: torch.dtype = torch.float32, **fields: objec
         "pad_token_id": 256,
         **fields,
     }
-    LlamaForCausalLM(LlamaConfig(**settings)).to(dtype).save_pretrained(folder)
+    mistral = "sliding_window" in fields
+    config = MistralConfig(**settings) if mistral else LlamaConfig(**settings)
+    (MistralForCausalLM if mistral else LlamaForCausalLM)(config).to(dtype).save_pretrained(folder)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     named = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "pad_token": SPECIAL[0]}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, **named}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, **named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
     return folder
 
 
@@ -98,19 +103,21 @@ class Answer:
 class Lab:
     """A scheduler without a thread. Every step is followed by a recount of the KV cache."""
 
-    def __init__(self, folder: Path, **fields: object) -> None:
+    def __init__(self, folder: Path, window: int | None = None, **fields: object) -> None:
         self.config = EngineConfig(str(folder), **fields)
-        self.model_config = load_config(folder)
+        self.model_config = replace(load_config(folder), sliding_window=window)
         self.scheduler: Scheduler = build_scheduler(self.config, self.model_config, folder)
         self.tokenizer = Tokenizer(str(folder))
         self.answers: dict[str, Answer] = {}
         self.plans: list[list[tuple[str, int]]] = []
+        self.held: list[int] = []  # pages held while each step computes
         self._plan = self.scheduler.plan
         self.scheduler.plan = self._recorded_plan
 
     def _recorded_plan(self):
         plan = self._plan()
         self.plans.append([(work.sequence.rid, work.length) for work in plan])
+        self.held.append(self.scheduler.kv.pool.held)
         return plan
 
     def add(self, rid: str, prompt: list[int], **options: object) -> Sequence:

@@ -38,7 +38,9 @@ def test_missing_file(copy, name):
     ("fields", "message"),
     [
         ({"architectures": ["MambaForCausalLM"]}, r"\['MambaForCausalLM'\] cannot be served, only LlamaForCausalLM"),
-        ({"architectures": None}, r"\[\] cannot be served"),
+        ({"architectures": None}, r"\[\] cannot be served, only .* and MistralForCausalLM can"),
+        ({"sliding_window": 64}, "sliding_window 64 has no meaning for LlamaForCausalLM, only for MistralForCausalLM"),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 0}, "sliding_window must be >= 1 or null, got 0"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not implemented"),
         ({"attention_bias": True}, "attention_bias True is not implemented"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn' is not implemented"),
