@@ -10,8 +10,8 @@ class Policy(Protocol):
     """The order of a tier's pages.
 
     Pages are numbers below a bound that grows; a number names another page once the first was removed. ``key`` names a
-    page for good, for policies that remember what they evicted. Sizes in bytes. A policy never counts holders and never
-    evicts by itself: a victim has gone when :meth:`remove` says so.
+    page for good, for policies that remember what they evicted. Sizes in bytes, at least 1. A policy never counts
+    holders and never evicts by itself: a victim has gone when :meth:`remove` says so.
     """
 
     def add(self, page: int, key: bytes, size: int) -> None:
