@@ -12,6 +12,7 @@ from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 
 if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess import InProcess
+    from gaugeblock.fixtures.targets.inprocess_disk import DiskBench
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
     from gaugeblock.fixtures.targets.kv_target import KVFactory, KVTarget
 
@@ -46,6 +47,19 @@ def kv_bench() -> type[KVBench]:
     except ModuleNotFoundError:
         unsupported(REMEDY)
     return KVBench
+
+
+@pytest.fixture
+def kv_disk() -> Generator[DiskBench]:
+    """A folder for a disk store, and pages to store in it."""
+    try:
+        from gaugeblock.fixtures.targets.inprocess_disk import DiskBench, scratch
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+    with scratch() as folder:
+        bench = DiskBench(folder)
+        yield bench
+        bench.close()
 
 
 @pytest.fixture

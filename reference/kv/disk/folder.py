@@ -91,10 +91,14 @@ def open_index(folder: Path, identity: str, io: FileIO) -> tuple[Index, int]:
     """
     io.make_dir(folder / PAGES)
     try:
-        index = Index(folder, io)
+        return _open_index(folder, identity, io)
     except IndexBroken:
         _remove_index(folder, io)
-        index = Index(folder, io)
+        return _open_index(folder, identity, io)
+
+
+def _open_index(folder: Path, identity: str, io: FileIO) -> tuple[Index, int]:
+    index = Index(folder, io)
     try:
         io.fsync_dir(folder)  # the names of index and pages/
         return index, _agree(folder / PAGES, index, identity_digest(identity), io)
