@@ -40,6 +40,9 @@ def serve() -> None:
 @click.option("--max-total-tokens", type=click.IntRange(1), default=16384, show_default=True, help="KV pool size.")
 @click.option("--chunked-prefill-size", type=click.IntRange(1), default=64, show_default=True, help="Tokens a step.")
 @click.option("--host-kv-tokens", type=click.IntRange(0), default=0, show_default=True, help="Host tier size.")
+@click.option("--disk-kv-path", metavar="DIR", help="Keep evicted KV there too, also for the next start.")
+@click.option("--disk-kv-tokens", type=click.IntRange(0), default=1 << 20, show_default=True, help="Disk tier size.")
+@click.option("--kv-policy", default="lru", show_default=True, help="Which cached pages go first.")
 @click.option("--api-key-env", metavar="VAR", default="GAUGEBLOCK_API_KEY", show_default=True)
 def engine(model: str | None, api_key_env: str, **fields: object) -> None:
     """Serve the reference engine: SGLang's native API and OpenAI's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gaugeblock.reference.engine.config import ModelConfig
@@ -13,6 +14,9 @@ from gaugeblock.reference.engine.types import EngineConfig
 from gaugeblock.reference.kv.build import build_offload
 from gaugeblock.reference.kv.keys import root_key
 from gaugeblock.reference.kv.manager import KVManager
+from gaugeblock.reference.kv.offload import Offload
+from gaugeblock.reference.kv.pages import KVError
+from gaugeblock.reference.kv.policies import POLICIES
 from gaugeblock.reference.kv.storage import KVShape, KVStorage
 
 
@@ -25,11 +29,14 @@ def check_config(config: EngineConfig) -> None:
         "max_running_requests": 1,
         "max_queued_requests": 0,
         "host_kv_tokens": 0,
+        "disk_kv_tokens": 0,
     }
     for name, minimum in least.items():
         value = getattr(config, name)
         if value < minimum:
             raise ConfigError(f"{name} must be >= {minimum}, got {value}")
+    if config.kv_policy not in POLICIES:
+        raise ConfigError(f"kv_policy must be one of {', '.join(POLICIES)}, got {config.kv_policy!r}")
 
 
 def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:
@@ -43,7 +50,11 @@ def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Pat
 
 
 def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> KVManager:
-    """Lay out the KV cache. ``revision`` names the weights in every page's key."""
+    """Lay out the KV cache. ``revision`` names the weights in every page's key.
+
+    Raises:
+        ConfigError: a tier holds no page, or the folder of the disk tier cannot be used.
+    """
     shape = KVShape(
         layers=model_config.num_hidden_layers,
         kv_heads=model_config.num_key_value_heads,
@@ -52,8 +63,26 @@ def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> 
     )
     num_pages = -(-config.max_total_tokens // config.page_size)  # whole pages: the pool may be a little larger
     root = root_key(revision, "float32", shape)
-    host_bytes = config.host_kv_tokens // config.page_size * shape.page_bytes
-    offload = build_offload(shape.page_form, host_bytes, policy=config.kv_policy, identity=root.hex())
+    offload = _build_offload(config, shape, root)
     return KVManager(
         KVStorage(shape, num_pages), num_pages, root, offload, policy=config.kv_policy, prefix_cache=config.prefix_cache
     )
+
+
+def _build_offload(config: EngineConfig, shape: KVShape, root: bytes) -> Offload:
+    def in_bytes(tokens: int) -> int:
+        return -(-tokens // config.page_size) * shape.page_bytes
+
+    disk = None if config.disk_kv_path is None else Path(config.disk_kv_path)
+    try:
+        return build_offload(
+            shape.page_form,
+            in_bytes(config.host_kv_tokens),
+            policy=config.kv_policy,
+            disk=disk,
+            disk_bytes=in_bytes(config.disk_kv_tokens),
+            identity=root.hex(),
+            worker=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk"),
+        )
+    except KVError as error:
+        raise ConfigError(str(error)) from error

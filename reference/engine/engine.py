@@ -25,6 +25,7 @@ from gaugeblock.reference.engine.types import (
     RequestError,
     TokenEvent,
 )
+from gaugeblock.reference.kv.pages import KVError
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Engine:
         self._live: dict[str, EventSink] = {}
         self._flushes: set[Future[bool]] = set()
         self._stopping = False
+        self._closed = False
         self._crash: str | None = None
         self._thread: threading.Thread | None = None
 
@@ -102,6 +104,17 @@ class Engine:
             self._end_all("the engine was stopped before it started")
         else:
             self._thread.join(JOIN_SECONDS)
+        self._close_kv()
+
+    def _close_kv(self) -> None:
+        """Bring what is cached to disk, if there is one and nothing went wrong."""
+        if self._closed or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._closed = True
+        try:
+            self.scheduler.kv.close(keep=self._crash is None)
+        except (OSError, KVError):
+            log.exception("the disk tier of the KV cache was not closed in order: what it lacks will be computed again")
 
     def submit(self, request: GenerateRequest, sink: EventSink) -> None:
         """Queue a request; its events go to ``sink`` on the scheduler's thread.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from torch import Tensor
 
@@ -24,6 +25,9 @@ from gaugeblock.reference.engine.sampler import sample
 from gaugeblock.reference.engine.sequence import Sequence
 from gaugeblock.reference.engine.types import EngineConfig, EngineStats
 from gaugeblock.reference.kv.manager import KVManager
+from gaugeblock.reference.kv.offload import Offload
+
+PREFETCH_DEPTH = 8  # requests at the head of the queue
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Scheduler:
 
     def step(self) -> list[Event]:
         """Compute one batch and return what became of it."""
+        self._prefetch()
         plan = self.plan()
         if not plan:
             return []
@@ -80,6 +85,15 @@ class Scheduler:
         events = self._advance(plan, logits)
         self.stats.steps_total += 1
         return events
+
+    def _prefetch(self) -> None:
+        """Let the first ones that wait have their pages brought nearer, each once."""
+        if self.kv.offload.disk is None:
+            return
+        fresh = [s for s in islice(self.waiting, PREFETCH_DEPTH) if not s.prefetched]
+        for sequence in fresh:
+            sequence.prefetched = True
+        self.kv.prefetch([(s.tokens[: s.hit_limit], s.request.cache_salt) for s in fresh])
 
     def plan(self) -> list[Work]:
         """Choose the tokens of the next step, at most ``budget``: decodes, running prefills, then new admissions."""
@@ -123,9 +137,9 @@ class Scheduler:
         if sequence.outgrows(self.window):
             tokens = tokens[:left]
             spare += self._most_pages(sequence) - self.kv.pages_for(len(tokens))
-            allocation = self.kv.begin(tokens, 0, spare)
+            allocation = self.kv.begin(tokens, 0, spare, salt=sequence.request.cache_salt)
         else:
-            allocation = self.kv.begin(tokens, sequence.hit_limit, spare)
+            allocation = self.kv.begin(tokens, sequence.hit_limit, spare, salt=sequence.request.cache_salt)
         if allocation is None:
             return False
         self.waiting.popleft()
@@ -215,7 +229,22 @@ class Scheduler:
         stats.running, stats.queued = len(self.running), len(self.waiting)
         stats.free_tokens = kv.pool.free * kv.page_size
         stats.cached_tokens = kv.pool.idle * kv.page_size
-        stats.host_tokens = len(kv.offload.host) * kv.page_size
+        self._count_offload(kv.offload, kv.page_size)
         stats.evicted_tokens_total = kv.evicted * kv.page_size
         stats.promoted_tokens_total = kv.promoted * kv.page_size
         return stats
+
+    def _count_offload(self, tiers: Offload, page: int) -> None:
+        stats, disk = self.stats, tiers.disk
+        stats.host_tokens = len(tiers.host) * page
+        stats.lost_tokens_total = tiers.lost * page
+        if disk is None:
+            return
+        stats.disk_tokens = disk.index.count * page
+        stats.disk_degraded = int(disk.degraded)
+        stats.disk_stored_tokens_total = disk.stored * page
+        stats.disk_loaded_tokens_total = disk.loaded * page
+        stats.disk_skipped_tokens_total = disk.skipped * page
+        stats.disk_failures_total = disk.failures
+        stats.disk_damaged_pages_total = disk.store.damaged
+        stats.prefetched_tokens_total = tiers.prefetched * page

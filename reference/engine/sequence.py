@@ -29,6 +29,7 @@ class Sequence:
         self.computed = 0
         self.cached_tokens: int | None = None
         self.allocation: Allocation | None = None
+        self.prefetched = False  # its pages were asked for ahead of its turn
         self.answered = False  # the first event, with the prompt fields, has been sent
         self.seed = secrets.randbits(63) if p.seed is None else p.seed
         self.stop_ids = frozenset(p.stop_token_ids) | frozenset(() if p.ignore_eos else eos_token_ids)

@@ -76,6 +76,7 @@ class GenerateRequest:
     return_logprob: bool = False
     logprob_start_len: int = -1  # first prompt position that is listed (its own entry is None, as in SGLang); -1: none
     top_logprobs_num: int = 0
+    cache_salt: str = ""  # only requests with the same one share cached KV
 
 
 @dataclass
@@ -123,6 +124,8 @@ class EngineConfig:
     max_running_requests: int = 32
     max_queued_requests: int = 256
     host_kv_tokens: int = 0  # size of the host tier; 0: none
+    disk_kv_path: str | None = None  # folder of the disk tier, which outlives the process; None: none
+    disk_kv_tokens: int = 1 << 20  # size of the disk tier
     prefix_cache: bool = True
     kv_policy: str = "lru"  # which cached pages go first, on every tier
 
@@ -143,5 +146,14 @@ class EngineStats:
     steps_total: int = 0
     retracted_total: int = 0
     host_tokens: int = 0  # held by the host tier
+    disk_tokens: int = 0  # held by the disk tier
+    disk_degraded: int = 0  # 1 while the disk tier stands aside after an error
+    disk_stored_tokens_total: int = 0
+    disk_loaded_tokens_total: int = 0
+    disk_skipped_tokens_total: int = 0  # not stored: an error, no room, or a full queue
+    disk_failures_total: int = 0  # reads and writes that the disk refused
+    disk_damaged_pages_total: int = 0  # page files that were not what they should be
+    prefetched_tokens_total: int = 0  # from disk to host, ahead of need
+    lost_tokens_total: int = 0  # evicted from the last tier that had them
     evicted_tokens_total: int = 0  # from the device
-    promoted_tokens_total: int = 0  # from the host tier back to the device
+    promoted_tokens_total: int = 0  # from the tiers below back to the device

@@ -167,6 +167,7 @@ class DiskTier:
         try:
             self.settle()
         finally:
+            self._worker.shutdown()
             self.store.close()
 
     def recount(self) -> None:

@@ -158,14 +158,20 @@ class KVManager:
         self.offload.clear()
         return True
 
-    def prefetch(self, requests: Sequence[Sequence[int]]) -> None:
-        """Bring what the next requests will need nearer, in the order of their turn. ``requests``: their tokens."""
+    def prefetch(self, requests: Sequence[tuple[Sequence[int], str]]) -> None:
+        """Bring what the next requests will need nearer, in the order of their turn. Each: its tokens and its salt."""
+        chains = [chain_keys(space_key(self.root, salt=s), t, self.page_size) for t, s in requests]
         if self.prefix_cache:
-            self.offload.prefetch([chain_keys(self.root, tokens, self.page_size) for tokens in requests])
+            self.offload.prefetch([keys[len(self.index.match(keys)) :] for keys in chains])
 
-    def close(self) -> None:
-        """Store what is cached in the tiers below and let go of them: with a disk, the next manager finds it."""
-        self.offload.store([self._payload(node) for node in reversed(list(self.index))])  # children first
+    def close(self, *, keep: bool = True) -> None:
+        """Store what is cached in the tiers below and let go of them: with a disk, the next manager finds it.
+
+        Without ``keep`` only what is there already stays.
+        """
+        if keep and self.offload.disk is not None:
+            cached = self.index.victims(len(self.index), lambda page: True)
+            self.offload.save([self._payload(node) for node in cached])
         self.offload.close()
 
     def recount(self) -> None:

@@ -21,6 +21,8 @@ from gaugeblock.reference.kv.payload import PageForm, Payload
 from gaugeblock.reference.kv.table import PageTable
 from gaugeblock.reference.kv.tier import Lookup, NewPage
 
+SAVE_BATCH = 64  # pages written before the next are taken in hand
+
 
 @dataclass(frozen=True)
 class _Fetch:
@@ -139,13 +141,24 @@ class Offload:
         if self.disk is not None:
             self.disk.clear()
 
+    def save(self, payloads: Sequence[Payload]) -> int:
+        """Write pages to disk, past the host, with all that lies in the host alone; return how many did not get there.
+
+        ``payloads`` in the order in which they would be evicted: a disk too small for all keeps the last.
+        """
+        self.flush()
+        if self.disk is None:
+            return len(payloads)
+        for start in range(0, len(payloads), SAVE_BATCH):
+            self.disk.write(payloads[start : start + SAVE_BATCH])
+            self.disk.settle()
+        return sum(self.disk.index.lookup(payload.key) is not Lookup.HIT for payload in payloads)
+
     def close(self) -> None:
-        """Flush, and let go of the store's folder."""
+        """End what is on its way, and let go of the store's folder."""
         if self.disk is not None:
-            try:
-                self.flush()
-            finally:
-                self.disk.close()
+            self._end_fetches(wait=True)
+            self.disk.close()
 
     def recount(self) -> None:
         """Count everything from scratch.

@@ -65,7 +65,7 @@ async def read_plan(front: Front, body: Fields) -> Plan:
     fit = fitted(sampling, len(ids), front.context_length, "messages", asked_name)
     group = body.maybe_text("rid") or new_id("chatcmpl-")
     shown_ids = [f"{group}_{i}" for i in range(fit.n)]
-    return Plan(group, tuple(sequences_of(shown_ids, 0, ids, fit, logprobs)))
+    return Plan(group, tuple(sequences_of(shown_ids, 0, ids, fit, logprobs, body.maybe_text("cache_salt"))))
 
 
 def refuse_tools(body: Fields) -> None:

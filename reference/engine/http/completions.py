@@ -105,10 +105,11 @@ async def read_plan(front: Front, body: Fields) -> CompletionPlan:
     prompts, _ = await read_prompts(front, body.get("prompt"), "prompt", text=True, ids=True)
     group = body.maybe_text("rid") or new_id("cmpl-")
     sequences: list[Sequence] = []
+    salt = body.maybe_text("cache_salt")
     for index, ids in enumerate(prompts):
         fit = fitted(sampling, len(ids), front.context_length, "prompt", "max_tokens")
         shown_ids = [f"{group}_{len(sequences) + i}" for i in range(fit.n)]
-        sequences += sequences_of(shown_ids, index, ids, fit, logprobs)
+        sequences += sequences_of(shown_ids, index, ids, fit, logprobs, salt)
     echoes = tuple(echo_texts(front, body.get("prompt"), prompts)) if echo else ()
     return CompletionPlan(Plan(group, tuple(sequences)), logprobs, echoes)
 

@@ -20,6 +20,8 @@ GAUGES = {
     "kv_free_tokens": ("free_tokens", "KV slots that hold nothing"),
     "kv_cached_tokens": ("cached_tokens", "KV slots held by the prefix index"),
     "kv_host_tokens": ("host_tokens", "KV slots held by the host tier"),
+    "kv_disk_tokens": ("disk_tokens", "KV slots held by the disk tier"),
+    "kv_disk_degraded": ("disk_degraded", "1 while the disk tier stands aside after an error"),
 }
 COUNTERS = {
     "prompt_tokens": ("prompt_tokens_total", "Prompt tokens of admitted sequences"),
@@ -29,7 +31,14 @@ COUNTERS = {
     "scheduler_steps": ("steps_total", "Steps of the scheduler"),
     "retracted_requests": ("retracted_total", "Sequences sent back to the queue for want of pages"),
     "kv_evicted_tokens": ("evicted_tokens_total", "KV slots evicted from the device"),
-    "kv_promoted_tokens": ("promoted_tokens_total", "KV slots brought back from the host tier"),
+    "kv_promoted_tokens": ("promoted_tokens_total", "KV slots brought back to the device"),
+    "kv_disk_stored_tokens": ("disk_stored_tokens_total", "KV slots written to the disk tier"),
+    "kv_disk_loaded_tokens": ("disk_loaded_tokens_total", "KV slots read from the disk tier"),
+    "kv_disk_skipped_tokens": ("disk_skipped_tokens_total", "KV slots that the disk tier did not take"),
+    "kv_disk_failures": ("disk_failures_total", "Reads and writes that the disk refused"),
+    "kv_disk_damaged_pages": ("disk_damaged_pages_total", "Page files that were not what they should be"),
+    "kv_prefetched_tokens": ("prefetched_tokens_total", "KV slots brought from disk to host ahead of need"),
+    "kv_lost_tokens": ("lost_tokens_total", "KV slots evicted from the last tier that had them"),
 }
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 

@@ -68,10 +68,11 @@ async def read_plan(front: Front, body: Fields) -> NativePlan:
     ]
     logprobs = [read_logprobs(body, index if batch else None, len(ids)) for index, ids in enumerate(prompts)]
     group, names = read_rids(body, len(prompts), batch)
+    salt = body.maybe_text("extra_key")
     sequences: list[Sequence] = []
     for index, (ids, sampling) in enumerate(zip(prompts, samplings, strict=True)):
         shown_ids = names[index : index + 1] if sampling.n == 1 else [f"{names[index]}_{i}" for i in range(sampling.n)]
-        sequences += sequences_of(shown_ids, index, ids, sampling, logprobs[index])
+        sequences += sequences_of(shown_ids, index, ids, sampling, logprobs[index], salt)
     as_list = batch or len(sequences) > 1
     return NativePlan(Plan(group, tuple(sequences)), as_list, body.flag("return_text_in_logprobs"))
 

@@ -45,7 +45,12 @@ class Plan:
 
 
 def sequences_of(
-    shown_ids: List[str], prompt: int, input_ids: tuple[int, ...], sampling: Sampling, logprobs: Logprobs
+    shown_ids: List[str],
+    prompt: int,
+    input_ids: tuple[int, ...],
+    sampling: Sampling,
+    logprobs: Logprobs,
+    cache_salt: str | None = None,
 ) -> list[Sequence]:
     """The n samples of one prompt; one shown id each."""
     return [
@@ -58,6 +63,7 @@ def sequences_of(
                 return_logprob=logprobs.wanted,
                 logprob_start_len=logprobs.start,
                 top_logprobs_num=logprobs.top,
+                cache_salt=cache_salt or "",
             ),
             prompt,
             index,

@@ -46,7 +46,7 @@ async def read_plan(front: Front, body: Fields) -> ResponsePlan:
     ids = await render(front, [*system, *messages])
     fit = fitted(sampling, len(ids), front.context_length, "input", "max_output_tokens")
     name = new_id("resp_")
-    plan = Plan(name, tuple(sequences_of([name], 0, ids, fit, Logprobs())))
+    plan = Plan(name, tuple(sequences_of([name], 0, ids, fit, Logprobs(), body.maybe_text("cache_salt"))))
     response = new_response(front, body, name, asked)
     return ResponsePlan(plan, Record(response, messages, keep=body.flag("store", True)))
 

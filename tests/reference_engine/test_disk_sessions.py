@@ -1,0 +1,121 @@
+"""The engine's KV on disk: sessions outlive the process, and a bad folder or disk is said, not suffered."""
+
+import sqlite3
+import threading
+
+import pytest
+
+from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.fixtures.targets.inprocess import mixed_prompt
+from gaugeblock.reference.engine.engine import Engine
+from gaugeblock.reference.engine.errors import ConfigError
+from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, SamplingParams
+
+PROMPTS = [mixed_prompt(f"session {i}", 100) for i in range(3)]  # 6 full pages each
+
+
+def engine(folder, **fields):
+    return Engine(EngineConfig(str(tiny_model()), max_total_tokens=160, disk_kv_path=str(folder), **fields))
+
+
+def ask(running, prompt, salt=""):
+    """Return the answer's tokens and how many prompt tokens came from a cache."""
+    events, done = [], threading.Event()
+
+    def sink(event):
+        events.append(event)
+        if event.finish:
+            done.set()
+
+    sampling = SamplingParams(max_new_tokens=4, temperature=0.0, ignore_eos=True)
+    running.submit(GenerateRequest(f"{salt}{len(prompt)}{id(done)}", prompt, sampling, cache_salt=salt), sink)
+    assert done.wait(60)
+    assert events[-1].finish.type == "length", events[-1].finish
+    return [event.token_id for event in events], events[0].cached_tokens
+
+
+def session(folder, prompts=PROMPTS, salt="", **fields):
+    running = engine(folder, **fields)
+    running.start()
+    try:
+        return [ask(running, prompt, salt) for prompt in prompts], running
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("host", [0, 64], ids=["disk alone", "host between"])
+def test_sessions_come_back_after_a_restart(tmp_path, host):
+    cold, _ = session(tmp_path / "kv", host_kv_tokens=host)
+    warm, running = session(tmp_path / "kv", host_kv_tokens=host)
+    assert [hit for _, hit in cold] == [0, 0, 0]
+    assert [hit for _, hit in warm] == [96, 96, 96]
+    assert [tokens for tokens, _ in warm] == [tokens for tokens, _ in cold]
+    stats = running.scheduler.count()
+    assert stats.disk_loaded_tokens_total + stats.prefetched_tokens_total >= 3 * 96
+    assert stats.disk_failures_total == stats.disk_skipped_tokens_total == 0
+    running.scheduler.kv.recount()
+
+
+def test_another_salt_finds_nothing(tmp_path):
+    session(tmp_path / "kv", PROMPTS[:1], salt="tenant a")
+    assert session(tmp_path / "kv", PROMPTS[:1], salt="tenant b")[0][0][1] == 0
+    assert session(tmp_path / "kv", PROMPTS[:1], salt="tenant a")[0][0][1] == 96
+
+
+def test_a_damaged_page_is_computed_again(tmp_path):
+    cold, _ = session(tmp_path / "kv", PROMPTS[:1])
+    for path in (tmp_path / "kv" / "pages").iterdir():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    warm, running = session(tmp_path / "kv", PROMPTS[:1])
+    assert warm[0] == (cold[0][0], 0)
+    assert running.scheduler.count().disk_damaged_pages_total >= 1
+
+
+def test_two_engines_on_one_folder(tmp_path):
+    first = engine(tmp_path / "kv")
+    first.start()
+    try:
+        with pytest.raises(ConfigError, match="process"):
+            engine(tmp_path / "kv")
+        assert ask(first, PROMPTS[0])[1] == 0
+    finally:
+        first.stop()
+    assert session(tmp_path / "kv", PROMPTS[:1])[0][0][1] == 96, "the first one's pages are there, and the lock is not"
+
+
+def test_another_layout_is_refused_and_keeps_its_pages(tmp_path):
+    session(tmp_path / "kv", PROMPTS[:1])
+    with pytest.raises(ConfigError, match="kv"):
+        engine(tmp_path / "kv", page_size=8)
+    assert session(tmp_path / "kv", PROMPTS[:1])[0][0][1] == 96
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"disk_kv_tokens": 0}, "disk tier of 0 bytes holds no page"),
+        ({"kv_policy": "newest"}, "kv_policy must be one of lru"),
+        ({"host_kv_tokens": -1}, "host_kv_tokens must be >= 0"),
+    ],
+)
+def test_a_bad_field_is_named(tmp_path, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        engine(tmp_path / "kv", **fields)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot hold KV pages"):
+        engine(tmp_path / "file" / "kv")
+
+
+def test_a_broken_index_costs_hits_not_answers(tmp_path):
+    cold, _ = session(tmp_path / "kv", PROMPTS[:1])
+    for path in (tmp_path / "kv").glob("index.sqlite*"):
+        path.write_bytes(b"no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError), sqlite3.connect(tmp_path / "kv" / "index.sqlite") as connection:
+        connection.execute("select count(*) from sqlite_master")
+    warm, _ = session(tmp_path / "kv", PROMPTS[:1])
+    assert warm[0][0] == cold[0][0]
