@@ -21,12 +21,13 @@ class GDSF:
 
     Pages of one size and one number of uses lie in a queue of their own. The clock only rises, so such a queue is in
     order of priority and only its oldest page is on the heap: the heap has one live entry a queue, and most calls take
-    constant time. Of equal priorities the larger ``uses / size`` goes first, which was used when the clock was lower.
-    20 bytes a page.
+    constant time. Of equal priorities the larger ``uses / size`` goes first: it was used when the clock was lower. A
+    new page's priority is of the clock as it was before room was made for the page. 20 bytes a page.
     """
 
     def __init__(self, _capacity: int) -> None:
         self.clock = 0.0
+        self._clock_before = 0.0  # at the last call but removals
         self._rings = Rings(0)
         self._ring_of: dict[tuple[int, int], int] = {}  # (uses, size) -> ring
         self._ring = array("i")  # page -> ring
@@ -41,13 +42,13 @@ class GDSF:
         if len(self._ring) < room:
             widened(self._ring, room)
             self._priority.frombytes(bytes(8 * (room - len(self._priority))))
-        self._enter(page, 1, size)
+        self._enter(page, 1, size, self._clock_before)
 
     def touch(self, page: int) -> None:
         """Count a use, and take the priority from the clock as it stands."""
         uses, size = self._about[self._ring[page]]
         self._leave(page)
-        self._enter(page, uses + 1, size)
+        self._enter(page, uses + 1, size, self.clock)
 
     def remove(self, page: int, *, evicted: bool) -> None:
         """Take a page out; if it was evicted, everything else has aged to its priority."""
@@ -74,12 +75,13 @@ class GDSF:
             if after != rings.heads[self._ring[page]]:
                 heapq.heappush(behind, self._entry(after))
 
-    def _enter(self, page: int, uses: int, size: int) -> None:
+    def _enter(self, page: int, uses: int, size: int, clock: float) -> None:
         ring = self._ring_of.get((uses, size))
         if ring is None:
             ring = self._new_ring(uses, size)
         self._ring[page] = ring
-        self._priority[page] = self.clock + uses / size
+        self._priority[page] = clock + uses / size
+        self._clock_before = self.clock
         was_empty = self._rings.heads[ring] == EMPTY
         self._rings.append(ring, page)
         if was_empty:

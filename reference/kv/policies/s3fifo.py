@@ -111,33 +111,33 @@ class S3FIFO:
             self._enter(ring, reached)
 
     def _steps(self) -> Iterator[tuple[int, Step]]:
-        """Yield what the hands would do, and change nothing: MAIN moves while it is above its share, else SMALL."""
+        """Yield what the hands would do, and change nothing.
+
+        For each victim MAIN moves if it is above its share or SMALL is empty, else SMALL does.
+        """
         heads, following, uses, sizes = self._rings.heads, self._rings.next, self._uses, self._sizes
         small, main = heads
         main_bytes = self._bytes[MAIN]
         behind: deque[tuple[int, int]] = deque()  # pages and uses of those that would be at MAIN's end by now
         while True:
-            if small != EMPTY and (main_bytes <= self._main_limit or (main == EMPTY and not behind)):
-                page = small
-                small = following[page]
-                if small == heads[SMALL]:
-                    small = EMPTY
-                if uses[page] < USES_TO_STAY:
-                    yield page, Step.EVICT
-                else:
+            if small != EMPTY and main_bytes <= self._main_limit:
+                while small != EMPTY:
+                    page = small
+                    small = following[page] if following[page] != heads[SMALL] else EMPTY
+                    if uses[page] < USES_TO_STAY:
+                        yield page, Step.EVICT
+                        break
                     yield page, Step.PROMOTE
                     behind.append((page, 0))
                     main_bytes += sizes[page]
                 continue
             if main != EMPTY:
                 page, used = main, uses[main]
-                main = following[main]
-                if main == heads[MAIN]:
-                    main = EMPTY
+                main = following[main] if following[main] != heads[MAIN] else EMPTY
             elif behind:
                 page, used = behind.popleft()
             else:
-                return
+                break
             if used:
                 yield page, Step.ROUND
                 behind.append((page, used - 1))
