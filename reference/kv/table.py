@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from typing import TypeVar
+
+Column = TypeVar("Column", bytearray, "array[int]")
 
 
 class PageTable:
@@ -22,15 +25,17 @@ class PageTable:
         self.holds = bytearray()  # by how many tiers a number is used
         self.numbers: dict[bytes, int] = {}
         self._free: list[int] = []
+        self._columns: list[bytearray | array[int]] = [self.where, self.holds]
         self._parentless: dict[bytes, int] = {}  # children of keys that have no number
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @property
-    def bound(self) -> int:
-        """One more than the largest number so far."""
-        return len(self.keys)
+    def column(self, column: Column) -> Column:
+        """Let an empty array have an entry for every number, 0 at first; a tier resets what it set when a page leaves."""
+        column.extend([0] * len(self.keys))
+        self._columns.append(column)
+        return column
 
     def enter(self, key: bytes, parent: bytes, size: int) -> int:
         """Return the number of a page for one more tier, a new one if no tier has it yet."""
@@ -70,15 +75,14 @@ class PageTable:
         if self._free:
             number = self._free.pop()
             self.keys[number], self.parents[number], self.sizes[number] = key, parent, size
-            self.where[number] = 0
         else:
             number = len(self.keys)
             self.keys.append(key)
             self.parents.append(parent)
             self.sizes.append(size)
             self.children.append(0)
-            self.where.append(0)
-            self.holds.append(0)
+            for column in self._columns:
+                column.append(0)
         self.numbers[key] = number
         self.children[number] = self._parentless.pop(key, 0) if self._parentless else 0
         self._count(parent, 1)

@@ -8,7 +8,7 @@ It moves no bytes. A store has two phases: :meth:`Tier.prepare_store` takes the 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -80,23 +80,20 @@ class Tier:
         self.used_by: dict[str, int] = {}
         self._bit = bit
         self._owners: dict[int, str] = {}  # of the pages whose owner has a quota
-        self._state = bytearray()
-        self._pins = array("i")
+        self._state = table.column(bytearray())
+        self._pins = table.column(array("i"))
 
     def lookup(self, key: bytes) -> Lookup:
         """Say what is here of a key. Changes nothing."""
         number = self.table.numbers.get(key)
-        if number is None or number >= len(self._state):
-            return Lookup.MISS
-        return _SAYS[self._state[number]]
+        return Lookup.MISS if number is None else _SAYS[self._state[number]]
 
     def prefix(self, keys: Iterable[bytes]) -> int:
         """Return how many leading keys are hits."""
-        numbers, state = self.table.numbers, self._state
-        bound, found = len(state), 0
+        numbers, state, found = self.table.numbers, self._state, 0
         for key in keys:
             number = numbers.get(key)
-            if number is None or number >= bound or state[number] != _READY:
+            if number is None or state[number] != _READY:
                 break
             found += 1
         return found
@@ -107,10 +104,10 @@ class Tier:
         No page of the same call is evicted, nor one of ``keep``. Returns None, with nothing changed, if there cannot be
         enough room. Pages that are here, or on their way, are left out of the plan.
         """
-        fresh = [page for page in pages if self.lookup(page.key) is Lookup.MISS]
-        if len({page.key for page in fresh}) != len(fresh):
-            fresh = list({page.key: page for page in fresh}.values())
-        victims = self._choose(fresh, frozenset((*keep, *(page.key for page in pages))))
+        numbers, state = self.table.numbers, self._state
+        asked = {page.key: page for page in pages}
+        fresh = [page for key, page in asked.items() if (n := numbers.get(key)) is None or not state[n]]
+        victims = self._choose(fresh, asked.keys() | keep if keep else asked.keys())
         if victims is None:
             self.refused += len(fresh)
             return None
@@ -127,11 +124,12 @@ class Tier:
         Raises:
             KVError: a page is not on its way.
         """
+        state, where, bit = self._state, self.table.where, self._bit
         for key in keys:
             number = self._expect(key, _PENDING, "is not on its way")
             if stored:
-                self._state[number] = _READY
-                self.table.where[number] |= self._bit
+                state[number] = _READY
+                where[number] |= bit
             else:
                 self._remove(number, evicted=False)
 
@@ -143,7 +141,7 @@ class Tier:
 
     def shrink(self) -> list[bytes]:
         """Evict what is above the capacity, as far as pages may go, and return the keys."""
-        victims = self._choose_bytes(self.used - self.capacity, frozenset(), None, None)
+        victims = self._choose_bytes(self.used - self.capacity, set(), None, None)
         keys = [self.table.keys[number] for number in victims]
         for number in victims:
             self._remove(number, evicted=True)
@@ -175,7 +173,7 @@ class Tier:
         numbers, state, touch = self.table.numbers, self._state, self.policy.touch
         for key in reversed(keys):
             number = numbers.get(key)
-            if number is not None and number < len(state) and state[number]:
+            if number is not None and state[number]:
                 touch(number)
 
     def discard(self, key: bytes) -> None:
@@ -191,7 +189,7 @@ class Tier:
 
     def clear(self) -> list[bytes]:
         """Forget every page that is neither pinned nor on its way; return the keys."""
-        numbers = [n for n in self.table.numbers.values() if n < len(self._state) and self._state[n] == _READY]
+        numbers = [n for n in self.table.numbers.values() if self._state[n] == _READY]
         gone = [number for number in numbers if not self._pins[number]]
         keys = [self.table.keys[number] for number in gone]
         for number in gone:
@@ -208,7 +206,7 @@ class Tier:
         Raises:
             KVError: a counter is wrong, or there is more here than the capacity.
         """
-        held = [n for n in self.table.numbers.values() if n < len(self._state) and self._state[n]]
+        held = [n for n in self.table.numbers.values() if self._state[n]]
         actual = sum(self.table.sizes[n] for n in held)
         if actual != self.used or len(held) != self.count or actual > self.capacity:
             raise KVError(
@@ -229,7 +227,7 @@ class Tier:
 
     # --- choosing
 
-    def _choose(self, fresh: Sequence[NewPage], keep: frozenset[bytes]) -> list[int] | None:
+    def _choose(self, fresh: Sequence[NewPage], keep: Set[bytes]) -> list[int] | None:
         incoming = fresh[0].key if len(fresh) == 1 else None
         victims: list[int] = []
         for owner, quota in self.quotas.items():
@@ -252,7 +250,7 @@ class Tier:
     def _choose_bytes(
         self,
         excess: int,
-        keep: frozenset[bytes],
+        keep: Set[bytes],
         owner: str | None,
         incoming: bytes | None,
         chosen: Sequence[int] = (),
@@ -284,7 +282,7 @@ class Tier:
                 break
         return found
 
-    def _is_free(self, number: int, keep: frozenset[bytes], owner: str | None) -> bool:
+    def _is_free(self, number: int, keep: Set[bytes], owner: str | None) -> bool:
         """Tell whether nobody needs a page right now."""
         if self._state[number] != _READY or self._pins[number]:
             return False
@@ -308,8 +306,6 @@ class Tier:
     def _enter(self, pages: Sequence[NewPage]) -> None:
         table, add = self.table, self.policy.add
         numbers = [table.enter(page.key, page.parent, page.size) for page in pages]
-        if table.bound > len(self._state):
-            self._grow(table.bound)
         for page, number in zip(reversed(pages), reversed(numbers), strict=True):  # children are older: they go first
             self._state[number] = _PENDING
             self.used += page.size
@@ -331,13 +327,8 @@ class Tier:
             self.used_by[owner] -= size
         table.leave(number)
 
-    def _grow(self, bound: int) -> None:
-        grown = max(bound, len(self._state) * 9 // 8) - len(self._state)
-        self._state.extend(bytes(grown))
-        self._pins.frombytes(bytes(self._pins.itemsize * grown))
-
     def _expect(self, key: bytes, state: int, otherwise: str) -> int:
         number = self.table.numbers.get(key)
-        if number is None or number >= len(self._state) or self._state[number] != state:
+        if number is None or self._state[number] != state:
             raise KVError(f"tier {self.name}: page {key.hex()[:12]} {otherwise}")
         return number
