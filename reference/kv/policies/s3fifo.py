@@ -31,9 +31,8 @@ class S3FIFO:
     is evicted, pages for which SMALL has no room go to MAIN.
 
     Pages that the hand passes change queue or lose a use, so that happens in :meth:`remove`, which walks again what
-    :meth:`victims` only looked at. A victim that was passed over because it may not go becomes the newest of its queue
-    (the hand of a clock moves on). Each call takes amortised constant time. 26 bytes a page, and each ghost keeps a
-    key.
+    :meth:`victims` only looked at. A victim that was passed over because it may not go stays where it is. Each call
+    takes amortised constant time beside what it passes over. 26 bytes a page, and each ghost keeps a key.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -97,18 +96,14 @@ class S3FIFO:
         """Do to the queues what happens on the way to ``page``."""
         passed = []
         for reached, step in self._steps():
-            if reached == page and step == Step.EVICT:
+            if step != Step.EVICT:
+                passed.append((reached, step))
+            elif reached == page:
                 break
-            passed.append((reached, step))
         for reached, step in passed:
-            ring = self._ring[reached]
             self._leave(reached)
-            if step == Step.PROMOTE:
-                ring = MAIN
-                self._uses[reached] = 0
-            elif step == Step.ROUND:
-                self._uses[reached] -= 1
-            self._enter(ring, reached)
+            self._uses[reached] = 0 if step == Step.PROMOTE else self._uses[reached] - 1
+            self._enter(MAIN, reached)
 
     def _steps(self) -> Iterator[tuple[int, Step]]:
         """Yield what the hands would do, and change nothing.
