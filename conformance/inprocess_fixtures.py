@@ -71,11 +71,16 @@ def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
     """
     from gaugeblock.fixtures.targets.kv_target import checked, load_kv
 
-    try:
-        named: str | None = request.config.stash[OPTIONS].kv
-        factory = load_kv(named or "gaugeblock.fixtures.targets.kv_reference")
-    except ModuleNotFoundError:
-        unsupported(REMEDY)
+    named: str | None = request.config.stash[OPTIONS].kv
+    factory: KVFactory
+    if named is None:
+        try:
+            from gaugeblock.fixtures.targets.kv_reference import make_kv_target
+        except ModuleNotFoundError:
+            unsupported(REMEDY)
+        factory = make_kv_target
+    else:
+        factory = load_kv(named)
     made: list[KVTarget] = []
 
     def make(pages: int, below: int) -> KVTarget:
