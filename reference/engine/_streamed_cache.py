@@ -140,6 +140,13 @@ class StreamedCache(Cache):
 
     # What the user sees
 
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, kv_heads, tokens, head_dim] of a layer in order of position, streamed back.
+
+        Of a layer with a sliding window those that the next token sees.
+        """
+        return self._streamed[layer].read()
+
     def settle(self) -> None:
         """Wait for every copy that is under way.
 

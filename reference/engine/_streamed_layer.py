@@ -230,15 +230,10 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
 
     def _completed(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append, and return the keys and values that the model's own attention needs, in order."""
-        first, old_end, count = self._first_needed(), self.end, k.shape[2]
-        whole = k.new_empty((old_end - first + count, 2, k.shape[1], k.shape[3]))
+        count = k.shape[2]
+        whole = self._gathered(k, count)
         self.cache.meter.take(whole.nbytes)
-        if self.runs:
-            self._load_cold(whole)
-        done = max(self.start, first) - first
-        for rows in self._rows(max(self.start, first), old_end):
-            whole[done : done + len(rows)].copy_(rows)
-            done += len(rows)
+        done = len(whole) - count
         whole[done:, 0].copy_(k[0].transpose(0, 1))
         whole[done:, 1].copy_(v[0].transpose(0, 1))
         for begin in range(0, count, self.cache.plan.chunk):
@@ -246,6 +241,24 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
             self.append(k[:, :, begin:stop], v[:, :, begin:stop])
         self.cache.meter.give(whole.nbytes)  # it lives as long as this layer computes
         return _heads_first(whole)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Return the keys and values [1, kv_heads, tokens, head_dim] of all tokens that the next one sees, in order."""
+        return _heads_first(self._gathered(self.ring[:0, 0].transpose(0, 1)[None], 0))
+
+    def _gathered(self, like: Tensor, more: int) -> Tensor:
+        """Rows of all tokens that the next one sees, wherever they are, and room for ``more``."""
+        first = self._first_needed()
+        rows = torch.empty(
+            (self.end - first + more, 2, like.shape[1], like.shape[3]), dtype=like.dtype, device=like.device
+        )
+        if self.runs:
+            self._load_cold(rows)
+        done = max(self.start, first) - first
+        for hot in self._rows(max(self.start, first), self.end):
+            rows[done : done + len(hot)].copy_(hot)
+            done += len(hot)
+        return rows
 
     def _load_cold(self, whole: Tensor) -> None:
         tier, index, runs = self.cache.tier, self.index, list(self.runs)

@@ -1,0 +1,22 @@
+"""Fixtures of the checks on ``chunked_prefill``, the library call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gaugeblock.conformance.outcome import unsupported
+
+if TYPE_CHECKING:
+    from gaugeblock.fixtures.targets.prefill_library import PrefillLibrary
+
+
+@pytest.fixture(scope="session")
+def prefill_library() -> PrefillLibrary:
+    """The tiny model in transformers, and the call under check."""
+    try:
+        from gaugeblock.fixtures.targets.prefill_library import load_library
+    except ModuleNotFoundError:
+        unsupported("chunked_prefill needs torch: pip install 'gaugeblock[embedded]'")
+    return load_library()
