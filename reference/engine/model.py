@@ -44,10 +44,21 @@ class LlamaModel:
     def forward_full(self, input_ids: Tensor) -> Tensor:
         """Return the logits [tokens, vocab] of one sequence [tokens], without any cache: the oracle for the rest."""
 
+        return self.logits(self._decode_plain(input_ids)[0])
+
+    @torch.inference_mode()
+    def kv_full(self, input_ids: Tensor) -> Tensor:
+        """Return the KV [2, layers, tokens, kv_heads, head_dim] of that pass over [tokens], K first."""
+        return torch.stack(self._decode_plain(input_ids)[1], dim=1)
+
+    def _decode_plain(self, input_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        kv: list[Tensor] = []  # [2, tokens, kv_heads, head_dim] of each layer
+
         def attend(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            kv.append(torch.stack((k, v)))
             return causal_attention(q, k, v, self.config.sliding_window)
 
-        return self.logits(self._decode(input_ids, torch.arange(input_ids.shape[0]), attend))
+        return self._decode(input_ids, torch.arange(input_ids.shape[0]), attend), kv
 
     def _decode(self, input_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         x = F.embedding(input_ids, self.weights.embed)  # [tokens, hidden]
