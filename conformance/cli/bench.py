@@ -65,6 +65,65 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
     return 1 if report.problems() else 0
 
 
+@bench.command("prefill")
+@click.option("--model", type=click.Path(file_okay=False, path_type=Path), help="a Hugging Face folder; default: tiny")
+@click.option("--shape", metavar="NAME", help="random weights in the shape of a known model: smollm2-135m")
+@click.option("--tokens", type=click.IntRange(2), default=2000, show_default=True, help="length of the prompt")
+@click.option("--chunk", "chunks", type=click.IntRange(1), multiple=True, default=(128, 512), show_default=True)
+@click.option("--window", "windows", type=click.IntRange(1), multiple=True, default=(256, 1024), show_default=True)
+@click.option("--tier", "tiers", type=click.Choice(["host", "disk"]), multiple=True, default=("host", "disk"))
+@click.option("--dtype", default="fp32", show_default=True, metavar="NAME", help="fp32 or bf16")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT, show_default=True)
+def prefill_command(
+    model: Path | None,
+    shape: str | None,
+    tokens: int,
+    chunks: tuple[int, ...],
+    windows: tuple[int, ...],
+    tiers: tuple[str, ...],
+    dtype: str,
+    rounds: int,
+    out: Path,
+) -> int:
+    """Sweep chunk size × hot window × tier of chunked prefill: time to first token, KV on the device, bytes moved.
+
+    On a GPU where there is one. Writes bench-prefill.txt, .json and .svg. Exit code 1: a way gave another distribution
+    than one shot, or kept more KV on the device than its window and chunk.
+    """
+    torch = _torch()
+    from gaugeblock.conformance.bench.prefill.models import load
+    from gaugeblock.conformance.bench.prefill.report import Report, render, write
+    from gaugeblock.conformance.bench.prefill.sweep import Point, grid, sweep
+    from gaugeblock.fixtures.embedded import tiny_model
+
+    if model is not None and shape is not None:
+        raise KitError("give --model or --shape, not both")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    loaded = load(model or tiny_model(), shape, dtype, device)
+    most = loaded.config.max_position_embeddings
+    if tokens > most:
+        raise KitError(f"--tokens {tokens} is more than the model's {most} positions")
+    ids = torch.randint(loaded.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0)).to(device)
+    points: list[Point] = []
+    name = shape or (model or tiny_model()).name
+
+    def report(complete: bool) -> Report:
+        return Report(name, machine, dtype, tokens, rounds, points, complete)
+
+    def done(point: Point) -> None:
+        click.echo(f"{point.setting.label}: {1e3 * point.seconds[0]:.1f} ms", err=True)
+        points.append(point)
+        write(out, report(complete=False))
+
+    sweep(loaded, ids, list(grid(tokens, chunks, windows, tiers)), rounds, done)
+    write(out, report(complete=True))
+    click.echo(render(report(complete=True)))
+    click.echo(f"\nwritten: {out}/bench-prefill.txt, .json and .svg", err=True)
+    return 1 if report(complete=True).problems() else 0
+
+
 def _torch() -> Any:
     """Return the module torch, where it and triton are installed."""
     try:

@@ -1,0 +1,1 @@
+"""What chunked prefill trades: chunk size × hot window × tier, against memory, time and bytes moved."""
