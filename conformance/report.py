@@ -32,6 +32,7 @@ def render_report(verdict: dict[str, Any]) -> str:
     )
     environment.filters["prose"] = _prose
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
+    environment.filters["evidence"] = _evidence
     failures = [c for c in verdict["checks"] if c["outcome"] in ("failed", "error")]
     template = environment.get_template("report.html.j2")
     return template.render(v=verdict, failures=failures, marks=MARKS, layers=_by_layer(verdict))
@@ -40,6 +41,11 @@ def render_report(verdict: dict[str, Any]) -> str:
 def _prose(text: str) -> Markup:
     """Show ``names`` in double backquotes as code."""
     return Markup(re.sub(r"``(.+?)``", r"<code>\1</code>", str(escape(text)), flags=re.DOTALL))
+
+
+def _evidence(values: list[Any]) -> str:
+    """Show sentences as they are, one a line, and anything else as JSON."""
+    return "\n".join(v if isinstance(v, str) else json.dumps(v, indent=1, ensure_ascii=False) for v in values)
 
 
 def _by_layer(verdict: dict[str, Any]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

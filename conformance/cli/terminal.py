@@ -27,7 +27,6 @@ COLOURS = {
     "partial": "yellow",
     "skipped": "yellow",
     "unsupported": "dim",
-    "not run": "dim",
 }
 COLUMNS = ("passed", "failed", "blocked", "inconclusive", "skipped", "unsupported", "error")
 
@@ -74,6 +73,9 @@ class Terminal:
         print_ = self.console.print
         if any(not _is_last_word(check, verdict) for check in verdict["checks"]):
             print_(self._layers(verdict))
+            idle = [layer["name"] for layer in verdict["layers"] if layer["outcome"] == "not run"]
+            if idle:
+                print_(f"not run: {', '.join(idle)}", style="dim")
         self._several(verdict, ("failed", "error"), self._failure)
         self._several(verdict, ("inconclusive", "skipped"), self._note)
         self._grouped(verdict, "blocked", "yellow")
@@ -95,11 +97,10 @@ class Terminal:
         table.add_column("outcome")
         for name in (*used, "seconds"):
             table.add_column(name, justify="right")
-        for layer in verdict["layers"]:
+        for layer in (layer for layer in verdict["layers"] if layer["outcome"] != "not run"):
             counts = [str(layer["counts"].get(name, "")) for name in used]
             outcome = f"[{COLOURS[layer['outcome']]}]{layer['outcome']}[/]"
-            seconds = f"{layer['seconds']:.1f}" if layer["counts"] else ""
-            table.add_row(layer["name"], outcome, *counts, seconds)
+            table.add_row(layer["name"], outcome, *counts, f"{layer['seconds']:.1f}")
         return table
 
     def _several(self, verdict: dict[str, Any], outcomes: tuple[str, ...], show: Any) -> None:
