@@ -4,8 +4,7 @@ With ``lse`` the logarithm of the sum of a segment's exponentiated scores, two s
 
     out = out_1 * exp(lse_1 - lse) + out_2 * exp(lse_2 - lse),    lse = log(exp(lse_1) + exp(lse_2))
 
-which is softmax over both, exactly (Rabe and Staats, https://arxiv.org/abs/2112.05682). In place of the two factors
-stand w = sigmoid(lse_2 - lse_1) and 1 - w, which are the same and never overflow.
+which is softmax over both, exactly (Rabe and Staats, https://arxiv.org/abs/2112.05682), and so do many.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
 from torch import Tensor
 
+AT_ONCE = 16  # segments whose outputs lie beside each other until they are merged
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 
 
@@ -59,17 +59,27 @@ def attend_within(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -
 
 
 class Merged:
-    """The attention to all segments that were added so far, in fp32 as soon as there are two."""
+    """The attention to all segments that were added so far. One alone stays as it is; more are summed in fp32.
+
+    They are merged many at a time: on a GPU a merge costs more in launches than in bytes.
+    """
 
     def __init__(self) -> None:
-        self.out: Tensor | None = None
-        self.lse: Tensor | None = None
+        self._parts: list[tuple[Tensor, Tensor]] = []
 
     def add(self, out: Tensor, lse: Tensor) -> None:
         """Take in a segment that :func:`attend` returned."""
-        if self.out is None or self.lse is None:
-            self.out, self.lse = out, lse
-            return
-        weight = torch.sigmoid(lse - self.lse)[..., None]  # [1, heads, tokens, 1]
-        self.out = torch.lerp(self.out.to(weight.dtype), out.to(weight.dtype), weight)
-        self.lse = torch.logaddexp(self.lse, lse)
+        self._parts.append((out, lse))
+        if len(self._parts) == AT_ONCE:
+            self._parts = [self._merge()]
+
+    def result(self) -> Tensor:
+        """The attention to all of them."""
+        return self._parts[0][0] if len(self._parts) == 1 else self._merge()[0]
+
+    def _merge(self) -> tuple[Tensor, Tensor]:
+        lses = torch.stack([lse for _, lse in self._parts])  # [segments, 1, heads, tokens]
+        total = lses.logsumexp(0)
+        same = len({out.dtype for out, _ in self._parts}) == 1
+        outs = torch.stack([out if same else out.to(lses.dtype) for out, _ in self._parts])
+        return (outs * (lses - total).exp()[..., None]).sum(0), total

@@ -95,10 +95,10 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
             )
         count = k.shape[2]
         self.make_room(count)
-        self._grow(count, k)
         for ticket in self.leaving:
             self.cache.copier.wait(ticket)
         self.leaving.clear()
+        self._grow(count, k)
         done = 0
         for rows in self._rows(self.end, self.end + count):
             stop = done + len(rows)
@@ -206,8 +206,7 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         for rows in self.cache.stream(self):  # the cold ones last: they may still be on their way
             self._add(merged, q, *_heads_first(rows), False, scale)
             self.cache.stats.pieces += 1
-        assert merged.out is not None
-        return merged.out.to(q.dtype)
+        return merged.result().to(q.dtype)
 
     def _add(self, merged: Merged, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> None:
         merged.add(*attend(q, k, v, causal=causal, scale=scale))
