@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kv_target import KVFactory
 
 PAGES, BELOW = 6, 8  # room for so few that everything is crowded out within some calls
-RUNS, STEPS = 60, 25
+RUNS, STEPS = 25, 30
 
 
 @check(
