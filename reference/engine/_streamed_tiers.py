@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,118 +75,30 @@ class HostTier:
                 return first, slab
         size = self._sizes[bool(slabs)]
         with torch.inference_mode(False):
-            rows = torch.empty((size, *like.shape[1:]), dtype=like.dtype, pin_memory=self.pinned)
+            rows = torch.empty((size, *like.shape[1:]), dtype=like.dtype, device="cpu", pin_memory=self.pinned)
         slabs.append((position, rows))
         return slabs[-1]
 
 
-class DiskTier:
-    """A file a layer in a folder of its own, which goes when the tier is closed. Every run has a checksum.
-
-    Raises:
-        PrefillError: the folder cannot be made or written.
-    """
-
-    blocking = True
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        from xxhash import xxh3_64_intdigest
-
-        self._digest = xxh3_64_intdigest
-        self._cuda = device.type == "cuda"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix="chunked-prefill-", dir=folder))
-        except OSError as error:
-            raise PrefillError(
-                f"offload={str(folder)!r} cannot be written: {error.strerror}; give a folder that can, or 'host'"
-            ) from error
-        self._files: dict[int, int] = {}
-        self._sums: dict[tuple[int, int], int] = {}
-        self._bounce = torch.empty(0, dtype=torch.uint8)
-        self._end = weakref.finalize(self, _remove, self._files, self.folder)
-
-    def store(self, layer: int, start: int, rows: Tensor) -> None:
-        """Write a run, and remember its checksum."""
-        data = self._on_host(rows)
-        self._sums[layer, start] = self._digest(data)
-        try:
-            _write(self._file(layer), data, start * data.nbytes // len(rows))
-        except OSError as error:
-            raise PrefillError(f"cannot write KV to {self.folder}: {error.strerror}") from error
-
-    def load(self, layer: int, runs: list[Run], into: Tensor) -> None:
-        """Read runs; a damaged one is an error, never data."""
-        start, row = runs[0][0], into[0].nbytes
-        target = self._room(into) if self._cuda else into.view(torch.uint8).flatten()
-        data = memoryview(target.numpy())  # type: ignore[arg-type] # an ndarray has the buffer protocol
-        for begin, end in runs:
-            part = data[(begin - start) * row : (end - start) * row]
-            try:
-                read = os.preadv(self._file(layer), [part], begin * row)
-            except OSError as error:
-                raise PrefillError(f"cannot read KV from {self.folder}: {error.strerror}") from error
-            if read != part.nbytes or self._digest(part) != self._sums[layer, begin]:
-                raise PrefillError(
-                    f"KV of layer {layer}, tokens {begin} to {end}, is damaged in {self.folder}: prefill again"
-                )
-        if self._cuda:
-            into.view(torch.uint8).flatten().copy_(target, non_blocking=True)
-            torch.cuda.current_stream(into.device).synchronize()  # the next load overwrites the pinned memory
-
-    def close(self) -> None:
-        """Delete the files."""
-        self._end()
-
-    def _file(self, layer: int) -> int:
-        if layer not in self._files:
-            self._files[layer] = os.open(self.folder / f"layer-{layer:04}.kv", os.O_RDWR | os.O_CREAT, 0o600)
-        return self._files[layer]
-
-    def _on_host(self, rows: Tensor) -> Any:
-        flat = rows.contiguous().view(torch.uint8).flatten()
-        if self._cuda:
-            room = self._room(rows)
-            room.copy_(flat, non_blocking=True)
-            torch.cuda.current_stream(rows.device).synchronize()
-            flat = room
-        return memoryview(flat.numpy())  # type: ignore[arg-type] # an ndarray has the buffer protocol
-
-    def _room(self, rows: Tensor) -> Tensor:
-        """Pinned memory for as many bytes as ``rows`` has."""
-        if self._bounce.nbytes < rows.nbytes:
-            with torch.inference_mode(False):
-                self._bounce = torch.empty(rows.nbytes, dtype=torch.uint8, pin_memory=True)
-        return self._bounce[: rows.nbytes]
-
-
-def _write(file: int, data: Any, offset: int) -> None:
-    while data:
-        written = os.pwrite(file, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _remove(files: dict[int, int], folder: Path) -> None:
-    for file in files.values():
-        os.close(file)
-    files.clear()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def open_tier(offload: str | os.PathLike[str] | ColdTier, device: torch.device, first: int, more: int) -> ColdTier:
-    """Return the tier that ``offload`` names: ``"host"``, a folder, or a tier of the caller's own.
+def open_tier(offload: Any, device: torch.device, first: int, more: int) -> ColdTier:
+    """Return the tier that ``offload`` names: ``"host"``, a folder, a disk store, or a tier of the caller's own.
 
     Raises:
         PrefillError: none of them, or a folder that cannot be written.
     """
+    from gaugeblock.reference.engine._streamed_disk import FolderTier, StoreTier
+
     if offload == "host":
         return HostTier(device, first, more)
     if isinstance(offload, (str, os.PathLike)):
         if not str(offload):
             raise PrefillError("offload='': give 'host' or the path of a folder")
-        return DiskTier(Path(offload), device)
+        return FolderTier(Path(offload), device)
+    if all(callable(getattr(offload, name, None)) for name in ("put", "get", "delete")):
+        return StoreTier(offload, device)
     if not all(callable(getattr(offload, name, None)) for name in ("store", "load", "close")):
         raise PrefillError(
-            f"offload={offload!r}: give 'host', the path of a folder, or an object with store, load and close"
+            f"offload={offload!r}: give 'host', the path of a folder, a DiskStore, or an object with store, load, close"
         )
-    return offload
+    tier: ColdTier = offload
+    return tier

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gaugeblock.reference.engine._streamed_cache import StreamedCache
 from gaugeblock.reference.engine._streamed_copies import Copier, StreamStats
+from gaugeblock.reference.engine._streamed_disk import PageStore
 from gaugeblock.reference.engine._streamed_lanes import Lane, choose_lane
 from gaugeblock.reference.engine._streamed_plan import Plan, plan_stream
 from gaugeblock.reference.engine._streamed_refusals import (
@@ -85,7 +86,7 @@ def chunked_prefill(
     chunk_size: int,
     *,
     window: int | None = None,
-    offload: str | os.PathLike[str] | ColdTier | None = None,
+    offload: str | os.PathLike[str] | PageStore | ColdTier | None = None,
     overlap: bool | str | Lane = True,
     all_logits: bool = False,
     prompt_logprobs: bool = False,
@@ -95,10 +96,10 @@ def chunked_prefill(
     ``model``: a causal LM of transformers whose attention goes through ``AttentionInterface``, on one device.
     ``input_ids``: one sequence, [tokens] or [1, tokens]. ``window``: at most ``window + chunk_size`` tokens of KV (and
     5%) are on the device; None keeps all. ``offload``: where older KV goes, ``"host"`` (pinned memory beside a GPU),
-    a folder, or an object like those of ``_streamed_tiers``; a model whose layers all have a sliding window needs none,
-    it drops what no token sees any more. ``overlap``: copies beside the computation (True), in line with it (False),
-    as late as possible (``"delayed"``), or on a lane of the caller's own; the bytes are the same. While it runs, the
-    model must not be used by another thread.
+    a folder (for scratch files), a ``DiskStore``, or an object like those of ``_streamed_tiers``; a model whose layers
+    all have a sliding window needs none, it drops what no token sees any more. ``overlap``: copies beside the
+    computation (True), in line with it (False), as late as possible (``"delayed"``), or on a lane of the caller's own;
+    the bytes are the same. While it runs, the model must not be used by another thread.
 
     Raises:
         PrefillError: an argument that is not legal, a model that cannot be streamed, a window that would change the
@@ -159,12 +160,12 @@ def _make_cache(
     full = sliding.count(None)
     streamed = window is not None and offload is not None and full > 0
     plan = plan_stream(window, chunk_size, full) if window is not None and streamed else Plan(chunk_size, None)
-    folder = isinstance(offload, (str, os.PathLike)) and offload != "host"
-    lane = choose_lane(overlap, device.type == "cuda", folder or getattr(offload, "blocking", False))
+    tier = open_tier(offload, device, tokens - (plan.keep or 0), chunk_size) if streamed else None
     try:
-        tier = open_tier(offload, device, tokens - (plan.keep or 0), chunk_size) if streamed else None
-    except BaseException:
-        lane.close()
+        lane = choose_lane(overlap, device.type == "cuda", tier is not None and tier.blocking)
+    except PrefillError:
+        if tier is not None:
+            tier.close()
         raise
     return StreamedCache(sliding, plan, tokens, Copier(device, lane, StreamStats()), tier)
 

@@ -35,3 +35,8 @@ def test_chunks_give_the_logprobs_of_one_shot():
     assert steps[0] == 1
     assert steps[1] > 10
     assert all(float(line.split()[-2]) < 5e-4 for line in lines)
+    kv, moved = zip(
+        *(map(int, re.search(r"(\d+) bytes of KV, (\d+) streamed", line).groups()) for line in lines[2:]), strict=True
+    )
+    assert moved[0] == 0 < moved[1]
+    assert kv[1] < kv[0] / 2

@@ -7,11 +7,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from gaugeblock.reference.engine import _streamed_tiers
+from gaugeblock.reference.engine import _streamed_disk
+from gaugeblock.reference.engine._streamed_disk import FolderTier, StoreTier
 from gaugeblock.reference.engine._streamed_lanes import DelayedLane, InlineLane, ThreadLane, finish
 from gaugeblock.reference.engine._streamed_plan import plan_stream
-from gaugeblock.reference.engine._streamed_tiers import DiskTier, HostTier
+from gaugeblock.reference.engine._streamed_tiers import HostTier
 from gaugeblock.reference.engine.chunked_prefill import PrefillError, chunked_prefill
+from gaugeblock.reference.kv.disk.store import DiskStore
 
 SMALL = {
     "vocab_size": 97,
@@ -142,7 +144,7 @@ def test_a_full_disk_ends_the_call_and_leaves_nothing(llama, tmp_path, monkeypat
     def full(*args):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(_streamed_tiers.os, "pwrite", full)
+    monkeypatch.setattr(_streamed_disk.os, "pwrite", full)
     with pytest.raises(PrefillError, match=r"cannot write KV.*No space left"):
         chunked_prefill(llama, IDS, 8, window=10, offload=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -177,7 +179,7 @@ def test_a_tier_of_the_callers_own(llama):
         assert tier.calls == result.stats.copies_out > 0
 
 
-@pytest.mark.parametrize("make", [lambda folder: HostTier(CPU, 5, 3), lambda folder: DiskTier(folder, CPU)])
+@pytest.mark.parametrize("make", [lambda folder: HostTier(CPU, 5, 3), lambda folder: FolderTier(folder, CPU)])
 def test_tiers_return_the_bytes_of_each_run(make, tmp_path):
     tier = make(tmp_path)
     rows = torch.randn(20, 2, 2, 4, dtype=torch.bfloat16)
@@ -194,6 +196,27 @@ def test_tiers_return_the_bytes_of_each_run(make, tmp_path):
                 assert torch.equal(into, rows[group[0][0] : group[-1][1]] + layer)
     tier.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_store_holds_the_pages_of_a_call_until_it_is_closed(llama, tmp_path):
+    store = DiskStore(tmp_path / "store", "tests")
+    with chunked_prefill(llama, IDS, 8, window=10, offload=store) as result:
+        torch.testing.assert_close(result.logits, chunked_prefill(llama, IDS, 8).logits, atol=5e-5, rtol=1e-4)
+        assert len(store.entries()) == result.stats.copies_out > 0
+        assert store.bytes_written == result.stats.bytes_out
+        assert store.bytes_read == result.stats.bytes_in
+    assert store.entries() == []
+    store.close()
+
+
+def test_a_page_that_is_gone_from_a_store_is_an_error(tmp_path):
+    store = DiskStore(tmp_path / "store", "tests")
+    tier = StoreTier(store, CPU)
+    tier.store(2, 0, torch.ones(3, 2, 2, 4))
+    store.delete([page.key for page in store.entries()])
+    with pytest.raises(PrefillError, match="KV of layer 2, tokens 0 to 3, is damaged in the disk store"):
+        tier.load(2, [(0, 3)], torch.empty(3, 2, 2, 4))
+    store.close()
 
 
 def test_a_delayed_lane_runs_in_order_and_only_when_waited_for():
