@@ -1,15 +1,17 @@
 """The disk tier: what is in the store, within a budget of bytes, written and read by a worker beside the engine.
 
-A disk that fails costs hits, never bytes: after an error the tier says nothing and takes nothing for a while, and what
-lies on it stays. A page that turns out to be damaged is forgotten.
+A disk that fails costs hits, never bytes: after a read that failed the tier says nothing for a while, after a write it
+takes nothing, and what lies on it stays. A full disk keeps serving. A page that turns out to be damaged is forgotten.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gaugeblock.reference.kv.disk.store import DiskStore, PageData
@@ -40,6 +42,16 @@ class Inline(Executor):
         return future
 
 
+@dataclass(frozen=True)
+class _Write:
+    """A job of the worker: pages that it writes after it has deleted others. ``size`` in bytes."""
+
+    future: Future[None]
+    keys: list[bytes]
+    doomed: list[bytes]
+    size: int
+
+
 class DiskTier:
     """Pages of a :class:`DiskStore` within ``capacity`` bytes. Every method belongs to the engine's thread.
 
@@ -58,6 +70,7 @@ class DiskTier:
         quotas: Mapping[str, int] | None = None,
     ) -> None:
         self.index = Tier("disk", capacity, policy, table, DISK_BIT, quotas)
+        self.table = table
         self.store = store
         self.stored = 0
         self.loaded = 0
@@ -65,47 +78,47 @@ class DiskTier:
         self.skipped = 0  # not backed up: the disk failed, the queue was full, or there was no room
         self._worker = worker or Inline()
         self._clock = clock
-        self._retry_at: float | None = None
-        self._writing: deque[tuple[Future[None], list[bytes], int]] = deque()
+        self._retry_reads = self._retry_writes = -math.inf  # not before this time
+        self._writing: deque[_Write] = deque()
         self._queued = 0
-        self._doomed: list[bytes] = []  # evicted, and still to be deleted
+        self._doomed: list[bytes] = []  # not in the index, and perhaps still in the store
         for found in store.entries():
             self.index.adopt(NewPage(found.key, found.parent, found.size))
         self._doomed += self.index.shrink()
 
     @property
     def degraded(self) -> bool:
-        """Whether the disk failed a short while ago: nothing is found on it and nothing stored."""
-        if self._retry_at is not None and self._clock() >= self._retry_at:
-            self._retry_at = None
-        return self._retry_at is not None
+        """Whether the disk failed a short while ago: nothing is found on it, or nothing stored."""
+        return self._clock() < max(self._retry_reads, self._retry_writes)
 
     def lookup(self, key: bytes) -> Lookup:
-        """Say what is here of a key; nothing while the disk is degraded."""
-        return Lookup.MISS if self.degraded else self.index.lookup(key)
+        """Say what is here of a key; nothing for a while after a read that failed."""
+        return Lookup.MISS if self._clock() < self._retry_reads else self.index.lookup(key)
 
     def write(self, payloads: Sequence[Payload]) -> None:
-        """Store pages in the background, those that are not here. What cannot be stored is counted as skipped."""
-        wanted = [p for p in payloads if self.index.lookup(p.key) is Lookup.MISS]
+        """Store pages in the background, those that are not here. What cannot be stored is counted as skipped.
+
+        ``payloads`` in the order in which they would be evicted, children before their parents: where there is no room
+        for all, the last are stored.
+        """
+        wanted = {p.key: p for p in reversed(payloads) if self.index.lookup(p.key) is Lookup.MISS}
         if not wanted:
             return
-        if self.degraded or self._queued >= MAX_QUEUED_BYTES:
+        if self._clock() < self._retry_writes or self._queued >= MAX_QUEUED_BYTES:
             self.skipped += len(wanted)
             return
-        batch = [payload for payload in wanted if self._reserve(payload)]
-        doomed, self._doomed = self._doomed, []
-        if not batch and not doomed:
-            return
-        size = sum(payload.data.nbytes for payload in batch)
-        future = self._worker.submit(self._write, batch, doomed)
-        self._writing.append((future, [payload.key for payload in batch], size))
-        self._queued += size
+        batch = self._reserve(list(wanted.values()))
+        self.skipped += len(wanted) - len(batch)
+        self._submit(batch)
         self.poll()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the bytes of leading ``keys``, as many as are here whole. Waits for what is on its way."""
         if any(self.lookup(key) is Lookup.PENDING for key in keys):
-            self.settle()
+            try:
+                self.settle()
+            except KVError:
+                self._fail_read()
         found: list[bytes] = []
         for key in keys:
             data = self._read(key)
@@ -128,7 +141,7 @@ class DiskTier:
             data = future.result(wait)
         except (OSError, TimeoutError):
             self.index.complete_load([key])
-            self._fail()
+            self._fail_read()
             return None
         self.index.complete_load([key])
         if data is None:
@@ -137,8 +150,8 @@ class DiskTier:
 
     def poll(self) -> None:
         """Take in the writes that have ended, in order."""
-        while self._writing and self._writing[0][0].done():
-            self._end_write(*self._writing.popleft())
+        while self._writing and self._writing[0].future.done():
+            self._end_write(self._writing.popleft())
 
     def settle(self, seconds: float = WAIT_SECONDS) -> None:
         """Wait for all writes.
@@ -149,7 +162,7 @@ class DiskTier:
         deadline = time.monotonic() + seconds
         while self._writing:
             try:
-                self._writing[0][0].exception(max(0.0, deadline - time.monotonic()))
+                self._writing[0].future.exception(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 raise KVError(f"{len(self._writing)} writes to the disk tier did not end in {seconds:.0f} s") from None
             self.poll()
@@ -158,8 +171,7 @@ class DiskTier:
         """Forget every page, and delete its file."""
         self.settle()
         self._doomed += self.index.clear()
-        doomed, self._doomed = self._doomed, []
-        self._writing.append((self._worker.submit(self._write, [], doomed), [], 0))
+        self._submit([])
         self.settle()
 
     def close(self) -> None:
@@ -175,13 +187,46 @@ class DiskTier:
         self.poll()
         self.index.recount()
 
-    def _reserve(self, payload: Payload) -> bool:
-        plan = self.index.prepare_store([payload.page])
-        if plan is None:
-            self.skipped += 1
-            return False
-        self._doomed += plan.evicted
-        return bool(plan.fresh)
+    def _reserve(self, wanted: Sequence[Payload]) -> list[Payload]:
+        """Take room for as many pages as there can be, parents first; return them the other way round, to be written.
+
+        What comes before one of them in its chain is not evicted for another.
+        """
+        keep = {payload.parent for payload in wanted}
+        groups: dict[str, list[NewPage]] = {}
+        for payload in wanted:
+            groups.setdefault(payload.owner if payload.owner in self.index.quotas else "", []).append(payload.page)
+        taken: set[bytes] = set()
+        for group in groups.values():
+            plan = self.index.prepare_store(group, keep)
+            if plan is None:
+                plan = self.index.prepare_store(group[: self.index.room_for(group, keep)], keep)
+            if plan is not None:
+                taken.update(page.key for page in plan.fresh)
+                self._doomed += plan.evicted
+        refused = {payload.key for payload in wanted} - taken
+        batch: list[Payload] = []
+        for payload in wanted:
+            if payload.key not in taken:
+                continue
+            if payload.parent in refused and payload.parent not in self.table.numbers:  # of another owner
+                self.index.complete_store([payload.key], stored=False)
+                refused.add(payload.key)
+            else:
+                batch.append(payload)
+        return batch[::-1]
+
+    def _submit(self, batch: list[Payload]) -> None:
+        """Let the worker delete what was evicted and write pages that have their room, in this order."""
+        stored = {payload.key for payload in batch}
+        doomed = [k for k in dict.fromkeys(self._doomed) if k in stored or self.index.lookup(k) is Lookup.MISS]
+        self._doomed = []
+        if not batch and not doomed:
+            return
+        size = sum(payload.data.nbytes for payload in batch)
+        future = self._worker.submit(self._write, batch, doomed)
+        self._writing.append(_Write(future, [payload.key for payload in batch], doomed, size))
+        self._queued += size
 
     def _write(self, batch: list[Payload], doomed: list[bytes]) -> None:
         if doomed:
@@ -189,22 +234,24 @@ class DiskTier:
         if batch:
             self.store.put([PageData(payload.key, payload.parent, payload.buffer) for payload in batch])
 
-    def _end_write(self, future: Future[None], keys: list[bytes], size: int) -> None:
-        self._queued -= size
-        error = future.exception()
-        self.index.complete_store(keys, stored=error is None)
+    def _end_write(self, write: _Write) -> None:
+        self._queued -= write.size
+        error = write.future.exception()
+        self.index.complete_store(write.keys, stored=error is None)
         if error is None:
-            self.stored += len(keys)
+            self.stored += len(write.keys)
             return
+        self._doomed += [*write.doomed, *write.keys]  # what is left of them is still to be deleted
         if not isinstance(error, OSError):
             raise error
-        self.skipped += len(keys)
-        self._fail()
+        self.skipped += len(write.keys)
+        self.failures += 1
+        self._retry_writes = self._clock() + RETRY_SECONDS
 
     def _read(self, key: bytes) -> bytes | None:
         future = self.begin_read(key)
         return None if future is None else self.end_read(key, future, WAIT_SECONDS)
 
-    def _fail(self) -> None:
+    def _fail_read(self) -> None:
         self.failures += 1
-        self._retry_at = self._clock() + RETRY_SECONDS
+        self._retry_reads = self._clock() + RETRY_SECONDS

@@ -69,9 +69,8 @@ class Offload:
             evicted = self.host.store(payload)
             demoted += evicted or []
         if self.disk is not None:
-            self.disk.write([*payloads, *demoted])
-        for payload in (*payloads, *demoted):
-            self.lost += self.lookup(payload.key) is Lookup.MISS
+            self.disk.write([*demoted, *payloads])
+        self.lost += len({payload.key for payload in (*demoted, *payloads)} - self.table.numbers.keys())
 
     def load(self, keys: Sequence[bytes]) -> list[Tensor]:
         """Return the bytes of leading ``keys``, as many as really come: a load that fails is a miss."""
@@ -104,17 +103,18 @@ class Offload:
         self.poll()
         if self.disk is None:
             return
-        left = self.host.index.capacity // 2 - sum(fetch.page.size for fetch in self._fetches)
+        left = self._prefetch_room()
         keep: list[bytes] = []
         for chain in chains:
             here = chain[: self.prefix(chain)]
             self.touch(here)
             keep += here
             for key in here:
-                if self.lookup(key) is not Lookup.HIT or self.host.index.lookup(key) is Lookup.HIT:
+                if self.disk.lookup(key) is not Lookup.HIT or self.host.index.lookup(key) is not Lookup.MISS:
                     continue
                 number = self.table.numbers[key]
-                page = NewPage(key, self.table.parents[number], self.table.sizes[number])
+                owner = self.disk.index.owner(key)
+                page = NewPage(key, self.table.parents[number], self.table.sizes[number], owner)
                 if page.size > left or not self._fetch(self.disk, page, keep):
                     return
                 left -= page.size
@@ -181,13 +181,17 @@ class Offload:
         evicted = self.host.reserve([page], keep)
         if evicted is None:
             return False
-        disk.write(evicted)
-        future = disk.begin_read(page.key)
-        if future is None:  # evicted on disk to make room for what went from the host
+        future = disk.begin_read(page.key)  # before what left the host could push it out there
+        if future is None:
             self.host.give_up(page.key)
         else:
             self._fetches.append(_Fetch(page, future))
+        disk.write(evicted)
         return True
+
+    def _prefetch_room(self) -> int:
+        """Return how many bytes may be on their way from disk to host beside those that are."""
+        return self.host.index.capacity // 2 - sum(fetch.page.size for fetch in self._fetches)
 
     def _end_fetches(self, *, wait: bool) -> None:
         while self.disk is not None and self._fetches and (wait or self._fetches[0].future.done()):
@@ -196,5 +200,5 @@ class Offload:
             if data is None:
                 self.host.give_up(fetch.page.key)
                 continue
-            self.host.fill(Payload(fetch.page.key, fetch.page.parent, self.form.tensor(data)))
+            self.host.fill(Payload(fetch.page.key, fetch.page.parent, self.form.tensor(data), fetch.page.owner))
             self.prefetched += 1

@@ -8,6 +8,7 @@ It moves no bytes. A store has two phases: :meth:`Tier.prepare_store` takes the 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
@@ -117,6 +118,20 @@ class Tier:
         self._enter(fresh)
         self.evictions += len(evicted)
         return StorePlan(fresh, evicted)
+
+    def room_for(self, pages: Sequence[NewPage], keep: Collection[bytes] = ()) -> int:
+        """Return how many of the leading pages, none of them here, one :meth:`prepare_store` could take."""
+
+        def is_refused(count: int) -> bool:
+            asked = {page.key for page in pages[:count]}
+            return self._choose(pages[:count], asked.union(keep)) is None
+
+        return bisect_left(range(1, len(pages) + 1), True, key=is_refused)
+
+    def owner(self, key: bytes) -> str:
+        """Return who is charged for a page; "" if its owner has no quota, or it is not here."""
+        number = self.table.numbers.get(key)
+        return "" if number is None else self._owners.get(number, "")
 
     def complete_store(self, keys: Iterable[bytes], *, stored: bool = True) -> None:
         """The bytes of prepared pages have arrived; or not, and the pages are forgotten.
