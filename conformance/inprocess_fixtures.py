@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess import InProcess
     from gaugeblock.fixtures.targets.inprocess_disk import DiskBench
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
+    from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
     from gaugeblock.fixtures.targets.kv_target import KVFactory, KVTarget
 
 REMEDY = "the in-process layers need torch and safetensors: pip install 'gaugeblock[embedded]'"
@@ -95,3 +96,17 @@ def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
     yield make
     for target in made:
         target.close()
+
+
+@pytest.fixture
+def kv_tiers() -> Generator[TierBenches]:
+    """Makes the tiers below the device: ``kv_tiers(host_pages, disk_pages)``."""
+    try:
+        from gaugeblock.fixtures.targets.inprocess_disk import scratch
+        from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+    with scratch() as folder:
+        benches = TierBenches(folder)
+        yield benches
+        benches.close()
