@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gaugeblock.conformance.check import LAYERS
+from gaugeblock.conformance.nursery import SLOW, Nursery
 from gaugeblock.conformance.session import DEPENDS
 from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.faults.record import Fault
@@ -30,6 +28,8 @@ SCOPES = {
     "full": "every check of every layer",
 }
 """What a planted fault meets."""
+
+FEW = 3  # faults a job that do not pay for imports beforehand
 
 FAULT_TIMEOUT = 300.0  # seconds for one fault's run; a fault that hangs a target must still end
 
@@ -60,26 +60,26 @@ def run_matrix(
     """
     started = time.monotonic()
     kills: list[Kill] = []
+    nurseries = _Nurseries(SLOW if len(faults) > FEW * jobs else ())
     with ThreadPoolExecutor(jobs) as pool:
-        pending = [pool.submit(kill_one, fault, scope) for fault in faults]
+        pending = [pool.submit(lambda fault: kill_one(fault, scope, nurseries.mine()), fault) for fault in faults]
         try:
             for future in as_completed(pending):
                 kills.append(future.result())
                 done(kills[-1])
-        except BaseException:
+        finally:
             for future in pending:
                 future.cancel()
-            _stop_children()
-            raise
+            nurseries.stop()
     kills.sort(key=lambda kill: (list(LAYERS).index(kill.fault.layer), kill.fault.id))
     return _matrix(kills, time.monotonic() - started)
 
 
-def kill_one(fault: Fault, scope: str) -> Kill:
+def kill_one(fault: Fault, scope: str, nursery: Nursery) -> Kill:
     """Run the checks against one planted fault in a process of its own."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gaugeblock-teeth-") as folder:
-        checks, trouble = _failing(fault, folder, scope)
+        checks, trouble = _failing(fault, folder, scope, nursery)
     seconds = time.monotonic() - started
     if trouble:
         return Kill(fault, "error", [], [], trouble, seconds)
@@ -92,12 +92,33 @@ def kill_one(fault: Fault, scope: str) -> Kill:
     return Kill(fault, outcome, [c["id"] for c in own], collateral, message, seconds)
 
 
-_children: set[subprocess.Popen[bytes]] = set()
+class _Nurseries:
+    """A process for runs for each thread that asks."""
+
+    def __init__(self, imports: Sequence[str]) -> None:
+        self._imports = imports
+        self._local = threading.local()
+        self._made: list[Nursery] = []
+
+    def mine(self) -> Nursery:
+        """Return this thread's."""
+        if not hasattr(self._local, "nursery"):
+            self._local.nursery = Nursery(self._imports)
+            self._made.append(self._local.nursery)
+        nursery: Nursery = self._local.nursery
+        return nursery
+
+    def stop(self) -> None:
+        """End them all, and what they run."""
+        for nursery in self._made:
+            nursery.interrupt()
+        for nursery in self._made:
+            nursery.stop()
 
 
-def _failing(fault: Fault, folder: str, scope: str) -> tuple[list[dict[str, Any]], str]:
+def _failing(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[list[dict[str, Any]], str]:
     """Return the failing checks of a faulty run, or what kept it from a verdict."""
-    command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "verify", "--fault", fault.id, "--out", folder]
+    command = ["verify", "--fault", fault.id, "--out", folder]
     if scope != "full":
         command += ["--gates-except", fault.layer]
         command += [word for layer in REACH[fault.place] for word in ("--layer", layer)]
@@ -106,16 +127,8 @@ def _failing(fault: Fault, folder: str, scope: str) -> tuple[list[dict[str, Any]
     if scope != "full" and (op := _op(fault)):
         command += ["--op", op]
     log = Path(folder) / "log"
-    with log.open("wb") as stream:
-        child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
-        _children.add(child)
-        try:
-            child.wait(FAULT_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            _stop(child)
-            return [], f"no verdict within {FAULT_TIMEOUT:.0f} s"
-        finally:
-            _children.discard(child)
+    if not nursery.run(command, log, FAULT_TIMEOUT):
+        return [], f"no verdict within {FAULT_TIMEOUT:.0f} s"
     path = Path(folder) / "verdict.json"
     if not path.is_file():
         return [], "no verdict: " + log.read_text(errors="replace").strip()[-300:]
@@ -134,23 +147,6 @@ def _op(fault: Fault) -> str | None:
     from gaugeblock.fixtures.targets.kernels import op_of
 
     return op_of(fault.id)
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End a run: SIGINT lets it stop its servers, SIGKILL ends it all the same."""
-    for number, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(patience)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _stop_children() -> None:
-    for child in list(_children):
-        _stop(child)
 
 
 def _scores(kills: list[Kill]) -> dict[str, dict[str, int]]:
