@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import mmap
 import os
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 from gaugeblock.reference.kv.disk.io import Buffer, FileIO
@@ -35,54 +38,104 @@ def write_page(io: FileIO, path: Path, header: bytes, payload: Buffer) -> int:
     return fd
 
 
+def peek(io: FileIO, path: Path, digest: bytes) -> StoredPage:
+    """Return what a file's header says, the payload not yet read.
+
+    Raises:
+        PageDamaged: it is not the header of a page of that identity.
+        OSError: as the system says.
+    """
+    fd = io.open(path, os.O_RDONLY)
+    try:
+        header = b""
+        while len(header) < HEADER and (more := io.read(fd, HEADER - len(header))):
+            header += more
+    finally:
+        io.close(fd)
+    return parse(header, digest)
+
+
 def read_page(
-    io: FileIO, path: Path, digest: bytes, expected: StoredPage | None = None, into: memoryview | None = None
-) -> tuple[StoredPage, bytes | memoryview]:
-    """Return a page and its payload: new bytes, or the part of ``into`` that they fill.
+    io: FileIO, path: Path, digest: bytes, expected: StoredPage, into: memoryview | None = None
+) -> bytes | memoryview:
+    """Return the payload of a page: new bytes, or the part of ``into`` that it fills.
+
+    Nothing is copied when ``into`` and the page's size are multiples of 4096 (as in pinned memory); else it is once.
 
     Raises:
         PageDamaged: the file is not that page of that identity, byte for byte.
         OSError: as the system says; that tells nothing about the page.
         ValueError: ``into`` is smaller than the page.
     """
-    fd = io.open(path, os.O_RDONLY)
+    if into is not None and len(into) < expected.size:
+        raise ValueError(f"a buffer of {len(into)} bytes for a page of {expected.size}")
+    wanted = HEADER + expected.size
+    fd = io.open_direct(path)
     try:
         size = io.size(fd)
-        header = _read(lambda count: io.read(fd, count), HEADER)
-        page = parse(header, digest)
-        if expected is not None and page != expected:
-            raise PageDamaged(f"it holds page {page}, the index says {expected}")
-        if size != HEADER + page.size:
-            raise PageDamaged(f"the file has {size} bytes, a page of {page.size} has {HEADER + page.size}")
-        payload: bytes | memoryview
-        if into is None:
-            payload = _read(lambda count: io.read(fd, count), page.size)
-        else:
-            payload = _read_into(lambda view: io.read_into(fd, view), into, page.size)
+        if size != wanted:
+            raise PageDamaged(f"the file has {size} bytes, a page of {expected.size} has {wanted}")
+        room = _room(wanted)
+        straight = into is not None and _is_aligned(into, expected.size)
+        payload = into[: expected.size] if into is not None and straight else room[HEADER:wanted]
+        got = _fill(io, fd, [room[:HEADER], payload] if straight else [room[: _blocks(wanted)]], wanted)
     finally:
         io.close(fd)
-    if len(payload) != page.size:
-        raise PageDamaged(f"the file ended after {len(payload)} bytes of a payload of {page.size}")
+    if got != wanted:
+        raise PageDamaged(f"the file ended after {got} bytes of {wanted}")
+    header = bytes(room[:HEADER])
+    page = parse(header, digest)
+    if page != expected:
+        raise PageDamaged(f"it holds page {page}, the index says {expected}")
     verify(header, payload)
-    return page, payload
+    if into is None:
+        return bytes(payload)
+    if not straight:
+        into[: expected.size] = payload
+    return into[: expected.size]
 
 
-def _read(read: Callable[[int], bytes], count: int) -> bytes:
-    data = read(count)
-    if len(data) in (0, count):  # one call reads a page in one piece, without another copy
-        return data
-    parts = [data]
-    while count > (got := sum(map(len, parts))):
-        parts.append(read(count - got))
-        if not parts[-1]:
-            break
-    return b"".join(parts)
-
-
-def _read_into(read: Callable[[memoryview], int], into: memoryview, count: int) -> memoryview:
-    if len(into) < count:
-        raise ValueError(f"a buffer of {len(into)} bytes for a page of {count}")
+def _fill(io: FileIO, fd: int, buffers: list[memoryview], wanted: int) -> int:
+    if io.is_cached(fd, wanted):
+        io.buffered(fd)
     done = 0
-    while done < count and (got := read(into[done:count])):
+    try:
+        done = io.read_into(fd, buffers)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk with larger blocks than HEADER
+            raise
+        io.buffered(fd)
+    while done < wanted:
+        io.buffered(fd)  # what is left does not begin at a block
+        got = io.read_into(fd, _after(buffers, done))
+        if not got:
+            break
         done += got
-    return into[:done]
+    return min(done, wanted)
+
+
+def _after(buffers: list[memoryview], done: int) -> list[memoryview]:
+    rest = []
+    for buffer in buffers:
+        rest.append(buffer[min(done, len(buffer)) :])
+        done -= min(done, len(buffer))
+    return [buffer for buffer in rest if len(buffer)]
+
+
+def _blocks(size: int) -> int:
+    return -(-size // HEADER) * HEADER
+
+
+def _is_aligned(into: memoryview, size: int) -> bool:
+    return size % HEADER == 0 and size > 0 and ctypes.addressof(ctypes.c_char.from_buffer(into)) % HEADER == 0
+
+
+_threads = threading.local()
+
+
+def _room(size: int) -> memoryview:
+    """Return memory of this thread's own that begins at a block; what it held is overwritten by the next read."""
+    room: memoryview | None = getattr(_threads, "room", None)
+    if room is None or len(room) < size:
+        room = _threads.room = memoryview(mmap.mmap(-1, _blocks(size)))
+    return room

@@ -15,7 +15,7 @@ from typing import Any
 from gaugeblock.reference.kv.disk import index as index_file
 from gaugeblock.reference.kv.disk import lock as lock_file
 from gaugeblock.reference.kv.disk.errors import StoreMismatch
-from gaugeblock.reference.kv.disk.files import PAGE, TEMPORARY, read_page
+from gaugeblock.reference.kv.disk.files import PAGE, TEMPORARY, peek, read_page
 from gaugeblock.reference.kv.disk.index import Index, IndexBroken
 from gaugeblock.reference.kv.disk.io import FileIO
 from gaugeblock.reference.kv.disk.page import VERSION, PageDamaged, StoredPage, identity_digest
@@ -135,7 +135,8 @@ def _adopt(pages: Path, files: set[str], index: Index, digest: bytes, io: FileIO
     damaged = 0
     for name in sorted(files):
         try:
-            page, _ = read_page(io, pages / name, digest)
+            page = peek(io, pages / name, digest)
+            read_page(io, pages / name, digest, page)
             if page.key.hex() + PAGE != name:
                 raise PageDamaged(f"{name} holds page {page.key.hex()}")
             found[page.key] = page

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+CACHESTAT = 451  # the number of the system call, the same on every architecture but alpha
+SYNC_THREADS = 8
+SYNC_WAIT_BEFORE, SYNC_WRITE, SYNC_WAIT_AFTER = 1, 2, 4  # man 2 sync_file_range
+_libc = ctypes.CDLL(None)
 Buffer = bytes | bytearray | memoryview
 
 
@@ -22,6 +31,26 @@ class FileIO:
         """Open a file and return its descriptor; a new one is readable by its owner alone (KV tells the prompt)."""
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
+    def open_direct(self, path: Path) -> int:
+        """Open a file for reads of whole blocks that pass the page cache by, where the file system knows of such.
+
+        The host tier is the cache: a second one of the same pages costs memory, and time to fill it.
+        """
+        try:
+            return self.open(path, os.O_RDONLY | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return self.open(path, os.O_RDONLY)
+
+    def is_cached(self, fd: int, size: int) -> bool:
+        """Tell whether the page cache holds all ``size`` bytes; False where the system cannot tell (Linux < 6.5)."""
+        return _cached_pages(fd, size) * PAGE_SIZE >= size
+
+    def buffered(self, fd: int) -> None:
+        """Let the reads that follow go through the page cache: they may have any length."""
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         os.close(fd)
@@ -31,19 +60,24 @@ class FileIO:
         return os.writev(fd, buffers)
 
     def start_writeback(self, fd: int) -> None:
-        """Let the disk begin with what was written, without waiting: the next page is copied meanwhile.
+        """Let the disk begin with what was written, without waiting: the next page is copied meanwhile. Advice only."""
+        _sync_file_range(fd, SYNC_WRITE)
 
-        Advice only. The page cache drops what is on the disk already; the host tier keeps the hot pages.
+    def wait_writeback(self, fd: int) -> None:
+        """Wait until the disk has taken what was written. This promises nothing, but it makes :meth:`fsync` cheap.
+
+        The journal of ext4 takes a file up once its blocks are written. When all files of a batch are waited for before
+        the first ``fsync``, that one commits the journal for all of them; else each may have to.
         """
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        _sync_file_range(fd, SYNC_WAIT_BEFORE | SYNC_WRITE | SYNC_WAIT_AFTER)
 
     def read(self, fd: int, count: int) -> bytes:
         """Read up to ``count`` bytes; none at the end of the file."""
         return os.read(fd, count)
 
-    def read_into(self, fd: int, buffer: memoryview) -> int:
-        """Read into a buffer and return how many bytes came; 0 at the end of the file."""
-        return os.readv(fd, [buffer])
+    def read_into(self, fd: int, buffers: Sequence[memoryview]) -> int:
+        """Read into some buffers, in order, and return how many bytes came; 0 at the end of the file."""
+        return os.readv(fd, buffers)
 
     def size(self, file: int | Path) -> int:
         """Return the size of a file, by descriptor or by name, in bytes."""
@@ -52,6 +86,14 @@ class FileIO:
     def fsync(self, fd: int) -> None:
         """Wait until the bytes of a file are on the disk."""
         os.fsync(fd)
+
+    def fsync_all(self, fds: Sequence[int]) -> None:
+        """:meth:`fsync` several files at once: each waits for the disk, and one commit of the journal serves many.
+
+        Raises the first error, after all have ended.
+        """
+        with ThreadPoolExecutor(min(SYNC_THREADS, len(fds)), thread_name_prefix="kv-fsync") as threads:
+            deque(threads.map(self.fsync, fds), maxlen=0)
 
     def fsync_dir(self, path: Path) -> None:
         """Wait until the names in a folder are on the disk."""
@@ -80,3 +122,17 @@ class FileIO:
     def commit(self, connection: sqlite3.Connection) -> None:
         """Commit the index; on the disk when it returns (``synchronous=FULL``)."""
         connection.commit()
+
+
+def _cached_pages(fd: int, size: int) -> int:
+    """Count the file's pages in the page cache; https://docs.kernel.org/userspace-api or man 2 cachestat."""
+    part = (ctypes.c_uint64 * 2)(0, size)
+    counts = (ctypes.c_uint64 * 5)()  # cached, dirty, in writeback, evicted, recently evicted
+    failed = _libc.syscall(ctypes.c_long(CACHESTAT), ctypes.c_uint(fd), part, counts, ctypes.c_uint(0))
+    return 0 if failed else counts[0]
+
+
+def _sync_file_range(fd: int, flags: int) -> None:
+    call = getattr(_libc, "sync_file_range", None)  # Linux alone has it; what fails here fails again in fsync
+    if call is not None:
+        call(ctypes.c_int(fd), ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(flags))

@@ -11,9 +11,10 @@
 | 56 | 64 | key, zeros behind it |
 | 120 | 64 | parent's key, zeros behind it |
 | 184 | 16 | XXH3-128 of bytes 0…183 and the payload |
+| 200 | 3896 | zeros |
 
-Little-endian. The payload follows at 200 and ends the file. The checksum finds damage; it is no defence against
-somebody who can write to the folder.
+Little-endian. The payload follows at 4096, where a block of the disk begins, and ends the file. The checksum finds
+damage; it is no defence against somebody who can write to the folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ VERSION = 1
 LONGEST_KEY = 64  # bytes
 FIELDS = struct.Struct(f"<8sIHHQ32s{LONGEST_KEY}s{LONGEST_KEY}s")
 CHECKSUM = 16  # bytes
-HEADER = FIELDS.size + CHECKSUM
+SEALED = FIELDS.size + CHECKSUM
+HEADER = 4096
+PADDING = bytes(HEADER - SEALED)
 
 
 class PageDamaged(Exception):
@@ -70,7 +73,7 @@ def header_of(page: StoredPage, digest: bytes, payload: Buffer) -> bytes:
     if not 0 < len(page.key) <= LONGEST_KEY or len(page.parent) > LONGEST_KEY:
         raise ValueError(f"a key has 1 to {LONGEST_KEY} bytes, not {len(page.key)} (its parent's {len(page.parent)})")
     fields = FIELDS.pack(MAGIC, VERSION, len(page.key), len(page.parent), page.size, digest, page.key, page.parent)
-    return fields + checksum(fields, payload)
+    return fields + checksum(fields, payload) + PADDING
 
 
 def checksum(fields: bytes, payload: Buffer) -> bytes:
@@ -95,10 +98,12 @@ def parse(header: bytes, digest: bytes) -> StoredPage:
         raise PageDamaged(f"it belongs to the identity {owner.hex()[:16]}…, not {digest.hex()[:16]}…")
     if not 0 < key_length <= LONGEST_KEY or parent_length > LONGEST_KEY:
         raise PageDamaged(f"keys of {key_length} and {parent_length} bytes")
+    if header[SEALED:] != PADDING:
+        raise PageDamaged("there is something behind the checksum")
     return StoredPage(key[:key_length], parent[:parent_length], size)
 
 
 def verify(header: bytes, payload: Buffer) -> None:
     """Raise :class:`PageDamaged` unless header and payload are what was written together."""
-    if checksum(header[: FIELDS.size], payload) != header[FIELDS.size :]:
+    if checksum(header[: FIELDS.size], payload) != header[FIELDS.size : SEALED]:
         raise PageDamaged("the checksum does not agree with header and payload")

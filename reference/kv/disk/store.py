@@ -111,7 +111,7 @@ class DiskStore:
             return None
         seq, page = found
         try:
-            _, payload = read_page(self._io, self._path(key), self._digest, page, into)
+            payload = read_page(self._io, self._path(key), self._digest, page, into)
         except (PageDamaged, FileNotFoundError):
             self._remove_damaged(key, seq)
             return None
@@ -151,15 +151,18 @@ class DiskStore:
                 if len(open_files) == IN_FLIGHT:
                     self._seal(open_files)
                 open_files.append(write_page(self._io, self._path(key, TEMPORARY), headers[key], page.data))
-            while open_files:
-                self._seal(open_files)
+            self._seal(open_files)
         finally:
             for fd in open_files:
                 self._io.close(fd)
 
     def _seal(self, open_files: list[int]) -> None:
-        self._io.fsync(open_files[0])
-        self._io.close(open_files.pop(0))
+        for fd in open_files:
+            self._io.wait_writeback(fd)
+        if open_files:
+            self._io.fsync_all(open_files)
+        while open_files:
+            self._io.close(open_files.pop())
 
     def _remove_damaged(self, key: bytes, seq: int) -> None:
         """Forget a page unless it was deleted or stored anew since it was looked up; failing at that it is a miss."""
