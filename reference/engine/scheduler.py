@@ -90,7 +90,7 @@ class Scheduler:
         """Let the first ones that wait have their pages brought nearer, each once."""
         if self.kv.offload.disk is None:
             return
-        fresh = [s for s in islice(self.waiting, PREFETCH_DEPTH) if not s.prefetched]
+        fresh = [s for s in islice(self.waiting, PREFETCH_DEPTH) if not (s.prefetched or s.outgrows(self.window))]
         for sequence in fresh:
             sequence.prefetched = True
         self.kv.prefetch([(s.tokens[: s.hit_limit], s.request.cache_salt) for s in fresh])

@@ -1,6 +1,7 @@
 """Sliding windows against transformers' Mistral: every path, every chunking, and the KV that is held meanwhile."""
 
 import json
+import queue
 import shutil
 
 import pytest
@@ -14,7 +15,7 @@ from gaugeblock.reference.engine.config import load_config
 from gaugeblock.reference.engine.engine import Engine
 from gaugeblock.reference.engine.loader import load_weights
 from gaugeblock.reference.engine.model import LlamaModel
-from gaugeblock.reference.engine.types import EngineConfig
+from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, RequestError, SamplingParams, TokenEvent
 
 ATOL = 1e-4  # as without a window: fp32 sums in another order, over logits of about 20
 WINDOWS = (1, 2, 5, 15, 16, 17, 69, 70, 71, 4096)
@@ -140,6 +141,24 @@ def test_a_pool_of_the_hot_set_serves_a_context_of_any_length(mistral_folder):
     assert Engine(config).context_len == 512
     smaller = EngineConfig(str(mistral_folder), page_size=4, chunked_prefill_size=8, max_total_tokens=24)
     assert Engine(smaller).context_len == 24
+
+
+def test_an_engine_serves_a_prompt_of_many_times_its_pool(mistral_folder, slide):
+    prompt = tokens(300)
+    engine = Engine(EngineConfig(str(mistral_folder), page_size=4, chunked_prefill_size=8, max_total_tokens=28))
+    events: queue.SimpleQueue[TokenEvent] = queue.SimpleQueue()
+    engine.start()
+    try:
+        sampling = SamplingParams(max_new_tokens=10, temperature=0.0, ignore_eos=True)
+        engine.submit(GenerateRequest("long", tuple(prompt), sampling), events.put)
+        answer = [events.get(timeout=30).token_id for _ in range(10)]
+        assert answer == slide(16).ask("a", prompt, max_new_tokens=10).ids
+        with pytest.raises(RequestError, match="exceed the context of 512"):
+            engine.submit(GenerateRequest("longer", tuple(tokens(510)), sampling), events.put)
+    finally:
+        engine.stop()
+    stats = engine.stats()
+    assert (stats.total_tokens, stats.free_tokens, stats.retracted_total) == (28, 28, 0)
 
 
 def test_every_row_sees_itself_and_no_padding():
