@@ -24,6 +24,7 @@ CASES = ((16, 20, "host"), (11, 30, "host"), (16, 1, "host"), (16, 20, "folder")
         "https://github.com/sgl-project/sglang/issues/40903",
         "https://github.com/vllm-project/vllm/pull/52796",
         "https://github.com/vllm-project/vllm/issues/53498",
+        "https://github.com/vllm-project/vllm/pull/54288",
     ),
 )
 def test_pre_014(

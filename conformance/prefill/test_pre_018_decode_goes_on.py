@@ -20,8 +20,8 @@ NEW = 6
     feature="chunked-prefill",
     bound=WHY,
     sources=(
-        "https://github.com/vllm-project/vllm/issues/53498",
-        "https://github.com/huggingface/transformers/issues/46741",
+        "https://github.com/Lightning-AI/litgpt/pull/2215",
+        "https://github.com/vllm-project/vllm/issues/31210",
     ),
 )
 def test_pre_018(prefill_library: PrefillLibrary, record_property: Callable[[str, object], None]) -> None:

@@ -128,7 +128,7 @@ def choose_lane(overlap: bool | str | Lane, cuda: bool, blocking: bool) -> Lane:
         return InlineLane(overlaps=True) if cuda and not blocking else ThreadLane()
     if overlap == "delayed":
         return DelayedLane()
-    if isinstance(overlap, str) or not callable(getattr(overlap, "run", None)):
+    if isinstance(overlap, str) or not all(hasattr(overlap, name) for name in ("run", "close", "overlaps")):
         raise PrefillError(
             f"overlap={overlap!r}: give True, False, 'delayed', or an object with run, close and overlaps"
         )
