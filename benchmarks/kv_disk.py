@@ -7,8 +7,11 @@ What it is compared with: the same bytes in one file, one ``write`` a page and o
 one round, their median and quartiles over the rounds.
 
 *Cold* reads: before each, ``posix_fadvise(DONTNEED)`` drops the files from the page cache (they are synchronised, so
-all of it can go), and ``mincore`` counts what is left; a disk's own cache below that is the same for both. *Warm* reads
-come from the page cache, where ``mincore`` finds all of both. New file names in every round, as a store has them.
+all of it can go), and ``mincore`` counts what is left; a disk's own cache below that is the same for both. *Warm*: both
+lie in the page cache, and ``mincore`` finds all of them there. New file names in every round, as a store has them.
+
+On a machine with other work the disk tier loses more than the plain file: it waits for the disk once a page, and each
+time for a core afterwards. The load average is printed for that reason.
 """
 
 from __future__ import annotations
@@ -170,7 +173,8 @@ def main() -> None:
     console = Console(width=110)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         console.print(
-            f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, {file_system(Path(name))}; "
+            f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+            f"Linux {platform.release()}, {file_system(Path(name))}; "
             f"{options.pages} pages of 1 MiB, {options.rounds} rounds after one that is not counted"
         )
         for batch in map(int, options.batch.split(",")):

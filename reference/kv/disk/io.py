@@ -7,11 +7,13 @@ import errno
 import fcntl
 import os
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+O_DIRECT: int = getattr(os, "O_DIRECT", 0)  # Linux alone has it
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 CACHESTAT = 451  # the number of the system call, the same on every architecture but alpha
 SYNC_THREADS = 8
@@ -37,7 +39,7 @@ class FileIO:
         The host tier is the cache: a second one of the same pages costs memory, and time to fill it.
         """
         try:
-            return self.open(path, os.O_RDONLY | os.O_DIRECT)
+            return self.open(path, os.O_RDONLY | O_DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -49,7 +51,7 @@ class FileIO:
 
     def buffered(self, fd: int) -> None:
         """Let the reads that follow go through the page cache: they may have any length."""
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~O_DIRECT)
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
@@ -92,6 +94,9 @@ class FileIO:
 
         Raises the first error, after all have ended.
         """
+        if len(fds) == 1:
+            self.fsync(fds[0])
+            return
         with ThreadPoolExecutor(min(SYNC_THREADS, len(fds)), thread_name_prefix="kv-fsync") as threads:
             deque(threads.map(self.fsync, fds), maxlen=0)
 
@@ -126,6 +131,8 @@ class FileIO:
 
 def _cached_pages(fd: int, size: int) -> int:
     """Count the file's pages in the page cache; https://docs.kernel.org/userspace-api or man 2 cachestat."""
+    if sys.platform != "linux":
+        return 0
     part = (ctypes.c_uint64 * 2)(0, size)
     counts = (ctypes.c_uint64 * 5)()  # cached, dirty, in writeback, evicted, recently evicted
     failed = _libc.syscall(ctypes.c_long(CACHESTAT), ctypes.c_uint(fd), part, counts, ctypes.c_uint(0))
