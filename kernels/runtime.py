@@ -27,6 +27,8 @@ if not torch.cuda.is_available():
 import triton
 import triton.language as tl
 
+from gaugeblock.kernels._interpreter import lean
+
 __all__ = ["DEVICE", "INTERPRETED", "add", "inline", "jit", "maximum", "next_power_of_two", "overlaps", "quiet", "tl"]
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
@@ -75,7 +77,7 @@ def _silent() -> Iterator[None]:
     # Without debugging the interpreter looks for integer overflows too, a quarter of its time, and drops what it finds.
     builder.options = replace(options, sanitize_overflow=options.debug)
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with lean(), np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)  # a maximum of nothing but NaN
             yield
     finally:

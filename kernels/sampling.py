@@ -72,9 +72,10 @@ class Config:
 CONFIGS = (
     (
         Config(rows=8, lanes=512, depth=16, block=1024),
-        Config(rows=64, lanes=512, depth=16, block=1024),
-        Config(rows=64, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=4, places=1),
-        Config(rows=32, lanes=128, depth=8, slots=128, block=512),
+        Config(rows=32, lanes=512, depth=16, block=1024),
+        Config(rows=128, lanes=128, depth=8, block=512),
+        Config(rows=8, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=4, places=1),
+        Config(rows=8, lanes=128, depth=8, slots=128, block=512),
     )
     if INTERPRETED
     else (
@@ -92,7 +93,7 @@ With one slot nearly every row is searched as a whole, with one place a lane tha
 
 def config_for(rows: int) -> Config:
     """Return the tiles for a number of rows: interpreted, many rows share a program."""
-    return CONFIGS[1 if INTERPRETED and rows > 8 else 0]
+    return CONFIGS[(rows > 8) + (rows > 40) if INTERPRETED else 0]
 
 
 def sampling(

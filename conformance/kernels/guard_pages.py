@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import torch
@@ -59,42 +59,49 @@ def beside_guard(values: torch.Tensor, side: str) -> torch.Tensor:
 
 
 def touched_outside(kernels: KernelTarget, op: Op, cases: Iterable[Case]) -> Iterator[str]:
-    """Call the target with all tensors beside guard pages; yield what it touched outside, one line a tensor."""
-    for case in cases:
-        names = (*case.inputs, *(op.outs.values() if kernels.takes_outs(op) else ()))
-        for side in SIDES:
-            if _dies(kernels, op, Touch(case, side, names)):
-                alone = [name for name in names if _dies(kernels, op, Touch(case, side, (name,)))]
-                yield f"{case.label}: memory past the {side} of {' and '.join(alone) or 'a tensor'} is touched"
+    """Call the target with all tensors beside guard pages; yield what it touched outside, one line a tensor.
+
+    All calls are made in one process first; where that dies, each call gets one of its own, then each tensor.
+    """
+    outs = tuple(op.outs.values()) if kernels.takes_outs(op) else ()
+    touches = [Touch(case, side, (*case.inputs, *outs)) for case in cases for side in SIDES]
+    if not _dies(kernels, op, *touches):
+        return
+    for touch in touches:
+        if _dies(kernels, op, touch):
+            alone = [name for name in touch.names if _dies(kernels, op, replace(touch, names=(name,)))]
+            tensors = " and ".join(alone) or "a tensor"
+            yield f"{touch.case.label}: memory past the {touch.side} of {tensors} is touched"
 
 
-def _dies(kernels: KernelTarget, op: Op, touch: Touch) -> bool:
-    """Whether a forked process that makes the call is killed by a signal."""
+def _dies(kernels: KernelTarget, op: Op, *touches: Touch) -> bool:
+    """Whether a forked process that makes the calls is killed by a signal."""
     context = multiprocessing.get_context("fork")  # a planted fault and the target's module come along
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_call, args=(kernels, op, touch, sender), daemon=True)
+    child = context.Process(target=_call, args=(kernels, op, touches, sender), daemon=True)
     child.start()
     sender.close()
     child.join(CHILD_TIMEOUT)
     if child.is_alive():
         child.kill()
         child.join()
-        raise AssertionError(f"{touch.case.label}: no result within {CHILD_TIMEOUT:.0f} s")
+        raise AssertionError(f"{touches[0].case.label}: no result within {CHILD_TIMEOUT:.0f} s")
     if child.exitcode == RAISED:
-        raise AssertionError(f"{touch.case.label}: {receiver.recv()}")
+        raise AssertionError(receiver.recv())
     return child.exitcode != 0
 
 
-def _call(kernels: KernelTarget, op: Op, touch: Touch, sender: Connection) -> None:
-    """Make the call in the forked process; what it raises goes through the pipe."""
+def _call(kernels: KernelTarget, op: Op, touches: tuple[Touch, ...], sender: Connection) -> None:
+    """Make the calls in the forked process; what one raises goes through the pipe."""
     faulthandler.disable()  # dying is an answer here
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        inputs, outs = _tensors(kernels, op, touch)
-        kernels.call(op, inputs, touch.case.params, **outs)
-    except BaseException as error:
-        sender.send(f"{type(error).__name__}: {error}")
-        os._exit(RAISED)
+    for touch in touches:
+        try:
+            inputs, outs = _tensors(kernels, op, touch)
+            kernels.call(op, inputs, touch.case.params, **outs)
+        except BaseException as error:
+            sender.send(f"{touch.case.label}: {type(error).__name__}: {error}")
+            os._exit(RAISED)
     os._exit(0)
 
 

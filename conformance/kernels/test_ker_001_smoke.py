@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     sources=("https://github.com/ScalingIntelligence/KernelBench/issues/165",),
 )
 def test_ker_001(kernels: KernelTarget, op: Op) -> None:
-    """The op runs in every dtype and returns finite values of the right form that depend on the input.
+    """The op runs in every dtype and variant and returns finite values of the right form that depend on the input.
 
     The function raises, or returns zeros, NaN, another shape or another dtype. Look at the signature in the op's
     contract, at the device of the tensors, and at whether the kernel was launched at all.
     """
     from gaugeblock.conformance.kernels.judging import claimed, require_form
 
-    for case in claimed(kernels, op, op.cases(4, op.sizes.small, 0), exact=False):
+    for case in claimed(kernels, op, op.some_cases(4, op.sizes.small, 0), exact=False):
         outputs = kernels.run(op, case)
         for name, expected in op.oracle(case).items():
             result = outputs[name].cpu()

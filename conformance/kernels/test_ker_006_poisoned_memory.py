@@ -10,7 +10,7 @@ from gaugeblock.conformance.check import check
 if TYPE_CHECKING:
     from gaugeblock.conformance.kernels.judging import RecordProperty
     from gaugeblock.fixtures.targets.kernels import KernelTarget
-    from gaugeblock.kernels.contract import Case, Op
+    from gaugeblock.kernels.contract import Case, Op, Tensors
 
 
 @check(
@@ -37,14 +37,15 @@ def test_ker_006(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     cases = [case for size in sizes for case in op.some_cases(5, size, 6)]
     count = max(len(op.dtypes), len(op.variants))  # each dtype and variant once, the sizes in turn
     for case in claimed(kernels, op, [cases[i + count * (i % len(sizes))] for i in range(count)]):
-        evidence.append(_inside_nan(kernels, op, case))
+        clean = kernels.run(op, case)
+        evidence.append(_inside_nan(kernels, op, case, clean))
         with nan_for_uninitialised():
             evidence.append(judge(op, case, kernels.run(op, case), "in fresh memory", allowed=STRUCTURE))
-        _nan_row(kernels, op, case)
+        _nan_row(kernels, op, case, clean)
     record(record_property, op, kernels, evidence)
 
 
-def _inside_nan(kernels: KernelTarget, op: Op, case: Case) -> dict[str, object]:
+def _inside_nan(kernels: KernelTarget, op: Op, case: Case, clean: Tensors) -> dict[str, object]:
     """Run with all tensors in the middle of NaN; return the evidence."""
     from gaugeblock.conformance.kernels.judging import STRUCTURE, judge
     from gaugeblock.conformance.kernels.layouts import Guarded
@@ -52,8 +53,7 @@ def _inside_nan(kernels: KernelTarget, op: Op, case: Case) -> dict[str, object]:
     inputs = {name: Guarded(tensor).window for name, tensor in kernels.place(case).items()}
     if not kernels.takes_outs(op):
         return judge(op, case, kernels.call(op, inputs, case.params), "inside NaN", allowed=STRUCTURE)
-    empty = {name: result.clone() for name, result in kernels.run(op, case).items()}
-    outs = {op.outs[name]: Guarded(tensor, empty=True) for name, tensor in empty.items()}
+    outs = {op.outs[name]: Guarded(tensor, empty=True) for name, tensor in clean.items()}
     outputs = kernels.call(op, inputs, case.params, **{name: out.window for name, out in outs.items()})
     evidence = judge(op, case, outputs, "inside NaN", allowed=STRUCTURE)
     for name, out in outs.items():
@@ -62,20 +62,21 @@ def _inside_nan(kernels: KernelTarget, op: Op, case: Case) -> dict[str, object]:
     return evidence
 
 
-def _nan_row(kernels: KernelTarget, op: Op, case: Case) -> None:
+def _nan_row(kernels: KernelTarget, op: Op, case: Case, clean: Tensors) -> None:
     """Put NaN into row 2: that row shows it, the others do not change."""
     import torch
 
     from gaugeblock.conformance.kernels.judging import require_same_bits
 
-    clean = kernels.run(op, case)
     inputs = kernels.place(case)
     probed = next((t for n, t in inputs.items() if n in op.row_inputs and t.is_floating_point()), None)
     if probed is None or op.integer:
         return
     row = op.rows(case, 2, 3)[1]  # of the outputs, and of the first input
     probed[row].flatten(1)[:, min(7, probed.shape[-1] - 1)] = math.nan
-    for name, result in kernels.call(op, inputs, case.params).items():
+    outs = {op.outs[name]: torch.zeros_like(result) for name, result in clean.items()}  # what is not written is seen
+    outputs = kernels.call(op, inputs, case.params, **(outs if kernels.takes_outs(op) else {}))
+    for name, result in outputs.items():
         others = torch.ones(len(result), dtype=torch.bool, device=result.device)
         others[row] = False
         message = f"{case.label}: NaN in row 2 changed {name} of other rows"
