@@ -44,7 +44,7 @@ def test_kv_021(kv_tiers: TierBenches, record_property: Callable[[str, object], 
     found = bench.load("a", "ab")
     assert found == ["a", "ab"], f"both pages were stored and are hits, and a load brings {found}"
 
-    for call in ("write", "commit"):
+    for call in ("open", "commit"):
         bench.store("abc")
         with io.failing(call, errno.ENOSPC):
             failed = io.failed
