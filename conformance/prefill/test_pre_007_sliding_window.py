@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 PAGE = 8
 LENGTH = 4 * PAGE + 2
-NEW = 4
+NEW = 3
 BEHIND = 0.05  # nats by which the window must move some logprob, or its length was of no account
 CHUNKS = {  # window: sizes of the chunks under it
     1: (PAGE,),
     PAGE - 1: (PAGE - 1,),
     PAGE: (3, PAGE - 1, PAGE, PAGE + 1, LENGTH),
     PAGE + 1: (PAGE + 2,),
-    3 * PAGE: (3 * PAGE - 1, 3 * PAGE + 1),
+    3 * PAGE: (3 * PAGE + 1,),
     LENGTH: (PAGE + 3,),  # the first generated tokens reach it
     LENGTH + NEW: (PAGE + 3,),  # nothing ever does
 }
