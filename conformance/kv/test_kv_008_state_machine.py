@@ -10,7 +10,7 @@ from gaugeblock.conformance.check import check
 if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kv_target import KVFactory
 
-PAGES, BELOW = 6, 8  # room for so few that everything is crowded out within some calls
+PAGES, BELOW = 5, 8  # room for so few that everything is crowded out within some calls
 RUNS, STEPS = 25, 30
 
 

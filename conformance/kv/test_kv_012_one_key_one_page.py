@@ -22,6 +22,7 @@ SPACES = ({"adapter": "x"}, {"salt": "x"}, {"adapter": "xy"}, {"adapter": "x", "
     sources=(
         "https://github.com/vllm-project/vllm/issues/12621",
         "https://github.com/vllm-project/vllm/issues/44701",
+        "https://github.com/sgl-project/sglang/issues/24638",
         "https://github.com/LMCache/LMCache/issues/3301",
         "https://github.com/sgl-project/sglang/issues/26886",
     ),
