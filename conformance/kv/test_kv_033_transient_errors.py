@@ -15,6 +15,8 @@ ERRORS = (
     ("open", errno.EMFILE, 0),
     ("open", errno.EACCES, 0),
     ("size", errno.EIO, 0),
+    ("read", errno.EIO, 0),
+    ("read", errno.EINTR, 1),
     ("read_into", errno.EIO, 0),
     ("read_into", errno.EINTR, 1),
 )
@@ -44,7 +46,7 @@ def test_kv_033(kv_disk: DiskBench, record_property: Callable[[str, object], Non
         with io.failing(call, number, after=after):
             answer: str | int | None = None
             try:
-                found = store.get(key_of("a"), memoryview(bytearray(SIZE)) if after else None)
+                found = store.get(key_of("a"), memoryview(bytearray(SIZE)) if call == "read_into" else None)
                 answer = "a miss" if found is None else f"{len(found)} bytes"
             except OSError as error:
                 answer = error.errno

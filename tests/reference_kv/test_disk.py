@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import subprocess
 import sys
@@ -39,37 +37,6 @@ def test_the_real_calls_store_and_load_pages_of_any_size(bench: DiskBench) -> No
         assert bytes(buffer[size:]) == b"?" * 5
     assert store.bytes_written == sum(sizes)
     assert store.bytes_read == 2 * sum(sizes)
-
-
-def test_a_page_goes_straight_into_memory_that_begins_at_a_block(bench: DiskBench) -> None:
-    store = bench.open(FileIO())
-    store.put([PageData(key_of("block"), b"", bytes_of("block", 8192))])
-    room = memoryview(mmap.mmap(-1, 3 * 4096))
-    found = store.get(key_of("block"), room[4096:])
-    assert found == bytes_of("block", 8192)
-    assert bytes(room[:4096]) == bytes(4096)
-
-
-def test_a_read_past_the_cache_falls_back_where_the_disk_refuses_it(bench: DiskBench) -> None:
-    class LargeBlocks(FailingIO):
-        buffers = 0
-
-        def is_cached(self, fd: int, size: int) -> bool:
-            return False
-
-        def buffered(self, fd: int) -> None:
-            self.buffers += 1
-            super().buffered(fd)
-
-        def read_into(self, fd: int, buffers: object) -> int:
-            if not self.buffers:
-                raise OSError(errno.EINVAL, "blocks of 64 KiB")
-            return super().read_into(fd, buffers)  # type: ignore[arg-type] # what files.py passes
-
-    io = LargeBlocks()
-    store = bench.filled("a", io)
-    assert store.get(key_of("a")) == bytes_of("a")
-    assert io.buffers
 
 
 def test_a_buffer_that_is_too_small_is_refused_and_the_page_stays(bench: DiskBench) -> None:
@@ -154,11 +121,11 @@ def test_a_damaged_page_that_was_stored_anew_meanwhile_stays(bench: DiskBench) -
     class Racing(FailingIO):
         race = None
 
-        def read_into(self, fd: int, buffers: object) -> int:
-            count = super().read_into(fd, buffers)  # type: ignore[arg-type] # what files.py passes
+        def read(self, fd: int, count: int) -> bytes:
+            data = super().read(fd, count)
             if self.race:
                 self.race()
-            return count
+            return data
 
     io = Racing()
     store = bench.filled("a", io)

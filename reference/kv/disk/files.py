@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import mmap
 import os
-import threading
 from pathlib import Path
 
 from gaugeblock.reference.kv.disk.io import Buffer, FileIO
@@ -47,20 +43,17 @@ def peek(io: FileIO, path: Path, digest: bytes) -> StoredPage:
     """
     fd = io.open(path, os.O_RDONLY)
     try:
-        header = b""
-        while len(header) < HEADER and (more := io.read(fd, HEADER - len(header))):
-            header += more
+        return parse(_read(io, fd, HEADER), digest)
     finally:
         io.close(fd)
-    return parse(header, digest)
 
 
 def read_page(
     io: FileIO, path: Path, digest: bytes, expected: StoredPage, into: memoryview | None = None
 ) -> bytes | memoryview:
-    """Return the payload of a page: new bytes, or the part of ``into`` that it fills.
+    """Return the payload of a page: new bytes, or the part of ``into`` that it fills. Nothing is copied twice.
 
-    Nothing is copied when ``into`` and the page's size are multiples of 4096 (as in pinned memory); else it is once.
+    Header and payload are read apart: in one call the kernel reads ahead less.
 
     Raises:
         PageDamaged: the file is not that page of that identity, byte for byte.
@@ -69,73 +62,36 @@ def read_page(
     """
     if into is not None and len(into) < expected.size:
         raise ValueError(f"a buffer of {len(into)} bytes for a page of {expected.size}")
-    wanted = HEADER + expected.size
-    fd = io.open_direct(path)
+    fd = io.open(path, os.O_RDONLY)
     try:
-        size = io.size(fd)
+        size, wanted = io.size(fd), HEADER + expected.size
         if size != wanted:
             raise PageDamaged(f"the file has {size} bytes, a page of {expected.size} has {wanted}")
-        room = _room(wanted)
-        straight = into is not None and _is_aligned(into, expected.size)
-        payload = into[: expected.size] if into is not None and straight else room[HEADER:wanted]
-        got = _fill(io, fd, [room[:HEADER], payload] if straight else [room[: _blocks(wanted)]], wanted)
+        header = _read(io, fd, HEADER)
+        page = parse(header, digest)
+        if page != expected:
+            raise PageDamaged(f"it holds page {page}, the index says {expected}")
+        payload = _read(io, fd, page.size) if into is None else _read_into(io, fd, into[: page.size])
     finally:
         io.close(fd)
-    if got != wanted:
-        raise PageDamaged(f"the file ended after {got} bytes of {wanted}")
-    header = bytes(room[:HEADER])
-    page = parse(header, digest)
-    if page != expected:
-        raise PageDamaged(f"it holds page {page}, the index says {expected}")
+    if len(payload) != page.size:
+        raise PageDamaged(f"the file ended after {len(payload)} bytes of a payload of {page.size}")
     verify(header, payload)
-    if into is None:
-        return bytes(payload)
-    if not straight:
-        into[: expected.size] = payload
-    return into[: expected.size]
+    return payload
 
 
-def _fill(io: FileIO, fd: int, buffers: list[memoryview], wanted: int) -> int:
-    if io.is_cached(fd, wanted):
-        io.buffered(fd)
+def _read(io: FileIO, fd: int, count: int) -> bytes:
+    data = io.read(fd, count)
+    if len(data) in (0, count):  # the usual case, without another copy
+        return data
+    parts = [data]
+    while (left := count - sum(map(len, parts))) and (more := io.read(fd, left)):
+        parts.append(more)
+    return b"".join(parts)
+
+
+def _read_into(io: FileIO, fd: int, buffer: memoryview) -> memoryview:
     done = 0
-    try:
-        done = io.read_into(fd, buffers)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a disk with larger blocks than HEADER
-            raise
-        io.buffered(fd)
-    while done < wanted:
-        io.buffered(fd)  # what is left does not begin at a block
-        got = io.read_into(fd, _after(buffers, done))
-        if not got:
-            break
+    while done < len(buffer) and (got := io.read_into(fd, buffer[done:])):
         done += got
-    return min(done, wanted)
-
-
-def _after(buffers: list[memoryview], done: int) -> list[memoryview]:
-    rest = []
-    for buffer in buffers:
-        rest.append(buffer[min(done, len(buffer)) :])
-        done -= min(done, len(buffer))
-    return [buffer for buffer in rest if len(buffer)]
-
-
-def _blocks(size: int) -> int:
-    return -(-size // HEADER) * HEADER
-
-
-def _is_aligned(into: memoryview, size: int) -> bool:
-    return size % HEADER == 0 and size > 0 and ctypes.addressof(ctypes.c_char.from_buffer(into)) % HEADER == 0
-
-
-_threads = threading.local()
-
-
-def _room(size: int) -> memoryview:
-    """Return memory of this thread's own that begins at a block; what it held is overwritten by the next read."""
-    room: memoryview | None = getattr(_threads, "room", None)
-    if room is None or len(room) < size:
-        room = _threads.room = memoryview(mmap.mmap(-1, _blocks(size)))
-    return room
+    return buffer[:done]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import sqlite3
-import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-O_DIRECT: int = getattr(os, "O_DIRECT", 0)  # Linux alone has it
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-CACHESTAT = 451  # the number of the system call, the same on every architecture but alpha
 SYNC_THREADS = 8
 SYNC_WAIT_BEFORE, SYNC_WRITE, SYNC_WAIT_AFTER = 1, 2, 4  # man 2 sync_file_range
 _libc = ctypes.CDLL(None)
@@ -32,26 +27,6 @@ class FileIO:
     def open(self, path: Path, flags: int) -> int:
         """Open a file and return its descriptor; a new one is readable by its owner alone (KV tells the prompt)."""
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-    def open_direct(self, path: Path) -> int:
-        """Open a file for reads of whole blocks that pass the page cache by, where the file system knows of such.
-
-        The host tier is the cache: a second one of the same pages costs memory, and time to fill it.
-        """
-        try:
-            return self.open(path, os.O_RDONLY | O_DIRECT)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return self.open(path, os.O_RDONLY)
-
-    def is_cached(self, fd: int, size: int) -> bool:
-        """Tell whether the page cache holds all ``size`` bytes; False where the system cannot tell (Linux < 6.5)."""
-        return _cached_pages(fd, size) * PAGE_SIZE >= size
-
-    def buffered(self, fd: int) -> None:
-        """Let the reads that follow go through the page cache: they may have any length."""
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~O_DIRECT)
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
@@ -77,9 +52,9 @@ class FileIO:
         """Read up to ``count`` bytes; none at the end of the file."""
         return os.read(fd, count)
 
-    def read_into(self, fd: int, buffers: Sequence[memoryview]) -> int:
-        """Read into some buffers, in order, and return how many bytes came; 0 at the end of the file."""
-        return os.readv(fd, buffers)
+    def read_into(self, fd: int, buffer: memoryview) -> int:
+        """Read into a buffer and return how many bytes came; 0 at the end of the file."""
+        return os.readv(fd, [buffer])
 
     def size(self, file: int | Path) -> int:
         """Return the size of a file, by descriptor or by name, in bytes."""
@@ -127,16 +102,6 @@ class FileIO:
     def commit(self, connection: sqlite3.Connection) -> None:
         """Commit the index; on the disk when it returns (``synchronous=FULL``)."""
         connection.commit()
-
-
-def _cached_pages(fd: int, size: int) -> int:
-    """Count the file's pages in the page cache; https://docs.kernel.org/userspace-api or man 2 cachestat."""
-    if sys.platform != "linux":
-        return 0
-    part = (ctypes.c_uint64 * 2)(0, size)
-    counts = (ctypes.c_uint64 * 5)()  # cached, dirty, in writeback, evicted, recently evicted
-    failed = _libc.syscall(ctypes.c_long(CACHESTAT), ctypes.c_uint(fd), part, counts, ctypes.c_uint(0))
-    return 0 if failed else counts[0]
 
 
 def _sync_file_range(fd: int, flags: int) -> None:

@@ -13,7 +13,7 @@
 | 184 | 16 | XXH3-128 of bytes 0…183 and the payload |
 | 200 | 3896 | zeros |
 
-Little-endian. The payload follows at 4096, where a block of the disk begins, and ends the file. The checksum finds
+Little-endian. The payload follows at 4096, at the beginning of a block, and ends the file. The checksum finds
 damage; it is no defence against somebody who can write to the folder.
 """
 
