@@ -82,7 +82,8 @@ def _build_offload(config: EngineConfig, shape: KVShape, root: bytes) -> Offload
             disk=disk,
             disk_bytes=in_bytes(config.disk_kv_tokens),
             identity=root.hex(),
-            worker=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk"),
+            worker=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk-write"),
+            reader=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk-read"),
         )
     except KVError as error:
         raise ConfigError(str(error)) from error

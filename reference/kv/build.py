@@ -28,13 +28,14 @@ def build_offload(
     disk_bytes: int = 0,
     identity: str = "",
     worker: Executor | None = None,
+    reader: Executor | None = None,
     clock: Callable[[], float] = monotonic,
     io: FileIO | None = None,
 ) -> Offload:
     """Return a host tier of ``host_bytes`` over a store of ``disk_bytes`` in the folder ``disk`` (None: no disk).
 
-    ``identity`` names what the bytes on disk depend on (the root key); ``worker`` writes and reads them, ``io`` is its
-    file system. ``quotas`` hold for each tier.
+    ``identity`` names what the bytes on disk depend on (the root key); ``worker`` writes and ``reader`` reads them,
+    ``io`` is their file system. ``quotas`` hold for each tier.
 
     Raises:
         KVError: an unknown policy; a capacity that holds no page, or is negative; a folder that cannot be used.
@@ -53,5 +54,7 @@ def build_offload(
     if disk is None:
         return Offload(form, table, host)
     store = DiskStore(disk, identity, io=io)
-    tier = DiskTier(store, disk_bytes, POLICIES[policy](disk_bytes), table, worker=worker, clock=clock, quotas=quotas)
+    tier = DiskTier(
+        store, disk_bytes, POLICIES[policy](disk_bytes), table, worker=worker, reader=reader, clock=clock, quotas=quotas
+    )
     return Offload(form, table, host, tier)

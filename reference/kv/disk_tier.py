@@ -55,7 +55,8 @@ class _Write:
 class DiskTier:
     """Pages of a :class:`DiskStore` within ``capacity`` bytes. Every method belongs to the engine's thread.
 
-    ``worker`` runs jobs one after another, in the order in which they were given.
+    ``worker`` writes and deletes, one job after another in the order in which they were given; ``reader`` reads, so
+    that a request does not wait behind what is being stored (None: the worker does).
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class DiskTier:
         table: PageTable,
         *,
         worker: Executor | None = None,
+        reader: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
         quotas: Mapping[str, int] | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class DiskTier:
         self.failures = 0
         self.skipped = 0  # not backed up: the disk failed, the queue was full, or there was no room
         self._worker = worker or Inline()
+        self._reader = reader or self._worker
         self._clock = clock
         self._retry_reads = self._retry_writes = -math.inf  # not before this time
         self._writing: deque[_Write] = deque()
@@ -133,7 +136,7 @@ class DiskTier:
         if self.lookup(key) is not Lookup.HIT:
             return None
         self.index.prepare_load([key])
-        return self._worker.submit(self.store.get, key)
+        return self._reader.submit(self.store.get, key)
 
     def end_read(self, key: bytes, future: Future[bytes | None], wait: float = 0.0) -> bytes | None:
         """Take in what :meth:`begin_read` started: the bytes, or None after damage or an error."""
@@ -180,6 +183,7 @@ class DiskTier:
             self.settle()
         finally:
             self._worker.shutdown()
+            self._reader.shutdown()
             self.store.close()
 
     def recount(self) -> None:

@@ -32,7 +32,7 @@ class PageTable:
         return len(self.numbers)
 
     def column(self, column: Column) -> Column:
-        """Let an empty array have an entry for every number, 0 at first; a tier resets what it set when a page leaves."""
+        """Let an empty array have an entry for every number, 0 at first; who sets one resets it when the page goes."""
         column.extend([0] * len(self.keys))
         self._columns.append(column)
         return column
