@@ -17,7 +17,9 @@ def in_order(heap: list[Entry]) -> Iterator[Entry]:
     """
     if not heap:
         return
-    front = [(heap[0], 0)]
+    yield heap[0]
+    front = [(heap[child], child) for child in (1, 2) if child < len(heap)]
+    heapq.heapify(front)
     while front:
         entry, at = heapq.heappop(front)
         yield entry

@@ -33,6 +33,7 @@ class GDSF:
         self._ring = array("i")  # page -> ring
         self._priority = array("d")
         self._about: list[tuple[int, int]] = []  # ring -> (uses, size)
+        self._worth: list[float] = []  # ring -> minus uses / size
         self._spare: list[int] = []  # rings that are empty
         self._heap: list[Head] = []  # oldest pages of the rings, and entries that are no longer true
 
@@ -58,29 +59,35 @@ class GDSF:
 
     def victims(self, incoming: bytes | None = None) -> Iterator[int]:
         """Yield pages from the lowest priority to the highest."""
-        rings, behind = self._rings, list[Head]()  # behind: pages whose elder in the queue was yielded
-        heads = in_order(self._heap)
-        head, last = next(heads, None), None
-        while head is not None or behind:
-            if head is None or (behind and behind[0] < head):
-                entry = heapq.heappop(behind)
-            else:
-                entry, head = head, next(heads, None)
-                if entry == last or not self._is_head(entry):
-                    continue
-                last = entry
-            page = entry[2]
-            yield page
-            after = rings.next[page]
-            if after != rings.heads[self._ring[page]]:
-                heapq.heappush(behind, self._entry(after))
+        behind: list[Head] = []  # pages whose elder in the queue was yielded
+        last = None
+        for entry in in_order(self._heap):
+            if entry == last or not self._is_head(entry):
+                continue
+            last = entry
+            while behind and behind[0] < entry:
+                yield self._advance(behind)
+            yield entry[2]
+            self._push_younger(entry[2], behind)
+        while behind:
+            yield self._advance(behind)
+
+    def _advance(self, behind: list[Head]) -> int:
+        page = heapq.heappop(behind)[2]
+        self._push_younger(page, behind)
+        return page
+
+    def _push_younger(self, page: int, behind: list[Head]) -> None:
+        younger = self._rings.next[page]
+        if younger != self._rings.heads[self._ring[page]]:
+            heapq.heappush(behind, self._entry(younger))
 
     def _enter(self, page: int, uses: int, size: int, clock: float) -> None:
         ring = self._ring_of.get((uses, size))
         if ring is None:
             ring = self._new_ring(uses, size)
         self._ring[page] = ring
-        self._priority[page] = clock + uses / size
+        self._priority[page] = clock - self._worth[ring]
         self._clock_before = self.clock
         was_empty = self._rings.heads[ring] == EMPTY
         self._rings.append(ring, page)
@@ -101,21 +108,23 @@ class GDSF:
             self._drop_stale()
 
     def _entry(self, page: int) -> Head:
-        uses, size = self._about[self._ring[page]]
-        return self._priority[page], -uses / size, page
+        return self._priority[page], self._worth[self._ring[page]], page
 
     def _is_head(self, entry: Head) -> bool:
-        page = entry[2]
-        return self._rings.heads[self._ring[page]] == page and self._entry(page) == entry
+        priority, worth, page = entry
+        ring = self._ring[page]
+        return self._rings.heads[ring] == page and self._priority[page] == priority and self._worth[ring] == worth
 
     def _new_ring(self, uses: int, size: int) -> int:
         if self._spare:
             ring = self._spare.pop()
             self._about[ring] = (uses, size)
+            self._worth[ring] = -uses / size
         else:
             ring = len(self._about)
             self._rings.heads.append(EMPTY)
             self._about.append((uses, size))
+            self._worth.append(-uses / size)
         self._ring_of[uses, size] = ring
         return ring
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from enum import IntEnum
 
 from gaugeblock.reference.kv.policies.rings import EMPTY, Rings, widened
 
@@ -14,13 +13,8 @@ SMALL_SHARE = 0.1  # of the tier's bytes; the ghosts remember as many bytes as M
 USES_TO_STAY = 2  # uses after which a page of SMALL goes to MAIN, the paper's "more than once"
 MOST_USES = 3  # the paper's two bits
 
-
-class Step(IntEnum):
-    """What happens to the page that a queue's hand stands at."""
-
-    EVICT = 0
-    PROMOTE = 1  # from SMALL to MAIN
-    ROUND = 2  # another round in MAIN, for one of its uses
+EVICT, PROMOTE, ROUND = 0, 1, 2
+"""What happens to a page that a hand reaches: it goes, it moves to MAIN, or it stays in MAIN for one of its uses."""
 
 
 class S3FIFO:
@@ -78,7 +72,8 @@ class S3FIFO:
         """Take a page out; if it was evicted, the queues' hands have moved up to it."""
         if evicted:
             self._warming = False
-            self._advance(page)
+            if not self._is_next(page):
+                self._advance(page)
         ring, size = self._ring[page], self._sizes[page]
         self._leave(page)
         if evicted and ring == SMALL:
@@ -89,23 +84,30 @@ class S3FIFO:
     def victims(self, incoming: bytes | None = None) -> Iterator[int]:
         """Yield pages in the order in which the hands reach them unused, as if each went at once."""
         for page, step in self._steps():
-            if step == Step.EVICT:
+            if step == EVICT:
                 yield page
+
+    def _is_next(self, page: int) -> bool:
+        """Tell whether a hand stands at ``page`` already, and would evict it."""
+        heads = self._rings.heads
+        if self._bytes[MAIN] > self._main_limit or heads[SMALL] == EMPTY:
+            return heads[MAIN] == page and not self._uses[page]
+        return heads[SMALL] == page and self._uses[page] < USES_TO_STAY
 
     def _advance(self, page: int) -> None:
         """Do to the queues what happens on the way to ``page``."""
         passed = []
         for reached, step in self._steps():
-            if step != Step.EVICT:
+            if step != EVICT:
                 passed.append((reached, step))
             elif reached == page:
                 break
         for reached, step in passed:
             self._leave(reached)
-            self._uses[reached] = 0 if step == Step.PROMOTE else self._uses[reached] - 1
+            self._uses[reached] = 0 if step == PROMOTE else self._uses[reached] - 1
             self._enter(MAIN, reached)
 
-    def _steps(self) -> Iterator[tuple[int, Step]]:
+    def _steps(self) -> Iterator[tuple[int, int]]:
         """Yield what the hands would do, and change nothing.
 
         For each victim MAIN moves if it is above its share or SMALL is empty, else SMALL does.
@@ -120,9 +122,9 @@ class S3FIFO:
                     page = small
                     small = following[page] if following[page] != heads[SMALL] else EMPTY
                     if uses[page] < USES_TO_STAY:
-                        yield page, Step.EVICT
+                        yield page, EVICT
                         break
-                    yield page, Step.PROMOTE
+                    yield page, PROMOTE
                     behind.append((page, 0))
                     main_bytes += sizes[page]
                 continue
@@ -134,10 +136,10 @@ class S3FIFO:
             else:
                 break
             if used:
-                yield page, Step.ROUND
+                yield page, ROUND
                 behind.append((page, used - 1))
             else:
-                yield page, Step.EVICT
+                yield page, EVICT
                 main_bytes -= sizes[page]
 
     def _enter(self, ring: int, page: int) -> None:
