@@ -1,0 +1,68 @@
+"""Corners of the tiers below the device that the checks KV-020 to KV-028 pass by."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from gaugeblock.fixtures.failing_io import FailingIO
+from gaugeblock.fixtures.targets.inprocess_disk import scratch
+from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
+from gaugeblock.reference.kv import disk_tier
+from gaugeblock.reference.kv.disk_tier import RETRY_SECONDS
+
+
+@pytest.fixture
+def benches() -> Iterator[TierBenches]:
+    """Makes tiers, and closes them."""
+    with scratch() as folder:
+        made = TierBenches(folder)
+        yield made
+        made.close()
+
+
+def test_a_prefetched_page_is_not_pushed_out_by_what_it_replaces(
+    benches: TierBenches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leaves the host for a page goes to the disk that the page is read from, and may not take its room there."""
+    bench = benches(2, 1)
+    bench.store("a")
+    bench.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_tier, "MAX_QUEUED_BYTES", 0)  # nothing is written
+        bench.store("c", "d")
+    assert (bench.host(), bench.disk()) == ({"c", "d"}, {"a"})
+    bench.prefetch(["a"])
+    bench.run()
+    assert bench.host() == {"a", "d"}
+
+
+def test_a_disk_that_does_not_end_a_write_is_a_miss(benches: TierBenches) -> None:
+    """A load that waits for a write in vain answers nothing, and the engine goes on."""
+    bench = benches(0, 2)
+    bench.store("a")
+    bench.worker.stuck = True
+    assert bench.load("a") == []
+    bench.worker.stuck = False
+    bench.now += RETRY_SECONDS
+    assert bench.load("a") == ["a"]
+
+
+def test_only_pages_without_a_copy_count_as_lost(benches: TierBenches) -> None:
+    """A page that lies on a disk which stands aside is not lost; one that no tier has room for is, once."""
+    io = FailingIO()
+    bench = benches(1, 2, io=io)
+    bench.store("a")
+    bench.run()
+    bench.store("b")
+    bench.run()
+    with io.failing("open", errno.EIO):
+        assert bench.load("a") == []
+    bench.store("c")  # b leaves the host; the disk has it
+    assert bench.offload.lost == 0
+    alone = benches(1, 0)
+    alone.store("ab", "a")
+    assert alone.offload.lost == 1
+    assert alone.host() == {"a"}
