@@ -441,7 +441,7 @@ CONTRACT = Op(
     variants=(
         {},
         {"heads": (2, 2), "head_dim": 80, "page_size": 1},
-        {"heads": (6, 2), "head_dim": 128, "page_size": 64},
+        {"heads": (3, 1), "head_dim": 128, "page_size": 64},
     ),
     sizes=Sizes(small=32, odd=63, usual=200, long=513 if INTERPRETED else 2049),  # several splits
     tied=("k_cache", "v_cache"),

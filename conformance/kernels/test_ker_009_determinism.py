@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kernels import KernelTarget
     from gaugeblock.kernels.contract import Op
 
+ROWS = {"cpu": 6, "cuda": 16}
 REPETITIONS = {"cpu": 1, "cuda": 4}
 """Calls after the first: the interpreter runs one program after the other, so that chance has no part in it."""
 
@@ -33,7 +34,7 @@ def test_ker_009(kernels: KernelTarget, op: Op) -> None:
     """
     from gaugeblock.conformance.kernels.judging import STRUCTURE, claimed, judge, require_same_bits
 
-    cases = (op.make(6, op.sizes.long, dtype, 9, "normal") for dtype in op.dtypes[::2])
+    cases = (op.make(ROWS[kernels.device], op.sizes.long, dtype, 9, "normal") for dtype in op.dtypes[::2])
     for case in claimed(kernels, op, cases):
         first = kernels.run(op, case)
         inputs = kernels.place(case)
