@@ -6,6 +6,8 @@ import errno
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gaugeblock.fixtures.failing_io import FailingIO
 from gaugeblock.fixtures.targets.inprocess_disk import scratch
@@ -66,3 +68,31 @@ def test_only_pages_without_a_copy_count_as_lost(benches: TierBenches) -> None:
     alone.store("ab", "a")
     assert alone.offload.lost == 1
     assert alone.host() == {"a"}
+
+
+CALLS = ("store ab", "store cd", "store ef", "prefetch ab", "prefetch ef", "load ab", "load cd", "write", "read")
+
+
+@settings(max_examples=150, deadline=None)
+@given(calls=st.lists(st.sampled_from(CALLS), max_size=25))
+@example(calls=["store ab", "write", "store cd", "prefetch ab", "store ef", "write", "read"])
+def test_reading_beside_the_worker_gives_exact_bytes(calls: list[str]) -> None:
+    """With a reader of its own, in any order of its jobs and the worker's: a miss or the page's bytes, counts right."""
+    with scratch() as folder, TierBenches(folder).one(2, 3, reads_apart=True) as bench:
+        for call in calls:
+            what, _, name = call.partition(" ")
+            pages = [name[:1], name] if name else []
+            if what == "store":
+                bench.store(*reversed(pages))
+            elif what == "prefetch":
+                bench.prefetch(pages)
+            elif what == "load":
+                bench.load(*pages)
+            else:
+                bench.run(1, reads=what == "read")
+        bench.run()
+        bench.run(reads=True)
+        for name in ("a", "ab", "c", "cd", "e", "ef"):
+            here = name in bench.host() | bench.disk()
+            assert bench.load(name) == [name] * here
+        assert bench.disk() == bench.files()
