@@ -39,6 +39,28 @@ def concerns(module: ModuleType, op: Op) -> bool:
     return op.name in getattr(module, "OPS", [op.name]) and applies(op)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark kernel checks with ``gpu`` where they run on one: ``-m gpu`` takes them there, never the interpreter."""
+    if "kernels" in getattr(item, "fixturenames", ()) and _device() == "cuda":
+        item.add_marker("gpu")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say why ``-m gpu`` left nothing."""
+    if config.getoption("markexpr", "") == "gpu" and config.getoption("gb_kernels") and _device() != "cuda":
+        terminalreporter.write_line(
+            "no kernel check ran: PyTorch finds no CUDA device; without -m gpu they run here too"
+        )
+
+
+def _device() -> str:
+    try:
+        from gaugeblock.kernels import runtime
+    except ModuleNotFoundError:
+        return "none"
+    return runtime.DEVICE
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """End a kernel check as unsupported where the target says that it does not offer the op in the form asked for."""
