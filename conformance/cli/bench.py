@@ -92,6 +92,7 @@ def prefill_command(
     than one shot, or kept more KV on the device than its window and chunk.
     """
     torch = _torch()
+    from gaugeblock.conformance.bench.prefill.copies import measure_copies
     from gaugeblock.conformance.bench.prefill.models import load
     from gaugeblock.conformance.bench.prefill.report import Report, render, write
     from gaugeblock.conformance.bench.prefill.sweep import Point, grid, sweep
@@ -107,10 +108,11 @@ def prefill_command(
         raise KitError(f"--tokens {tokens} is more than the model's {most} positions")
     ids = torch.randint(loaded.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     points: list[Point] = []
+    copies = measure_copies(loaded, tokens) if device == "cuda" else None
     name = shape or (model or tiny_model()).name
 
     def report(complete: bool) -> Report:
-        return Report(name, machine, dtype, tokens, rounds, points, complete)
+        return Report(name, machine, dtype, tokens, rounds, points, complete, copies)
 
     def done(point: Point) -> None:
         click.echo(f"{point.setting.label}: {1e3 * point.seconds[0]:.1f} ms", err=True)

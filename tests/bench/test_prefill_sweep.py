@@ -9,8 +9,9 @@ import torch
 from click.testing import CliRunner
 
 from gaugeblock.conformance.bench.prefill import sweep as sweeping
+from gaugeblock.conformance.bench.prefill.copies import measure_copies
 from gaugeblock.conformance.bench.prefill.models import kv_bytes_per_token, load
-from gaugeblock.conformance.bench.prefill.report import Report, plot, render
+from gaugeblock.conformance.bench.prefill.report import Report, _ticks, plot, render
 from gaugeblock.conformance.bench.prefill.sweep import Setting, grid, sweep
 from gaugeblock.conformance.cli.bench import bench
 from gaugeblock.fixtures.embedded import tiny_model
@@ -73,6 +74,22 @@ def test_table_and_plot_show_every_setting(points):
     assert all(point.setting.label in text and point.setting.label in picture for point in points)
     assert "INCOMPLETE" in text
     ElementTree.fromstring(picture)
+
+
+def test_copies_are_measured_both_ways(model, points):
+    copies = measure_copies(model, 2100, rounds=1)
+    assert min(copies.whole_in, copies.whole_out, copies.pages_in, copies.pages_out) > 0
+    report = Report("tiny", "a card", "fp32", TOKENS, 1, points, complete=True, copies=copies)
+    assert copies.line() in render(report)
+    assert report.as_json()["copies_gb_s"]["pages_in"] == copies.pages_in
+
+
+@pytest.mark.parametrize(("most", "last"), [(4.3, 4), (11753, 10000), (0.07, 0.06), (1000, 1000)])
+def test_ticks_are_round(most, last):
+    ticks = _ticks(most)
+    assert ticks[0] == 0
+    assert ticks[-1] == last
+    assert 4 <= len(ticks) <= 7
 
 
 def test_the_command_writes_its_three_files(tmp_path, monkeypatch):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gaugeblock.conformance.bench.prefill.copies import Copies
 from gaugeblock.conformance.bench.prefill.sweep import Point
 from gaugeblock.conformance.versions import version_of
 
@@ -20,7 +22,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Report:
-    """One sweep. ``machine`` is the card, or the processor."""
+    """One sweep. ``machine`` is the card, or the processor; ``copies`` on a card alone."""
 
     model: str
     machine: str
@@ -29,6 +31,7 @@ class Report:
     rounds: int
     points: Sequence[Point]
     complete: bool
+    copies: Copies | None = None
 
     def problems(self) -> list[str]:
         """What makes the command fail: a wrong distribution, or more KV on the device than allowed."""
@@ -46,6 +49,7 @@ class Report:
             "dtype": self.dtype,
             "tokens": self.tokens,
             "rounds": self.rounds,
+            "copies_gb_s": None if self.copies is None else asdict(self.copies),
             "points": [point.as_json() for point in self.points],
             "problems": self.problems(),
             "footer": {"complete": self.complete},
@@ -67,6 +71,7 @@ def render(report: Report) -> str:
     ]
     base = report.points[0].seconds[0] if report.points else 1.0
     lines += [_line(point, base) for point in report.points]
+    lines += [] if report.copies is None else ["", report.copies.line()]
     lines += ["", *(report.problems() or ["no problems"])]
     if not report.complete:
         lines.append("INCOMPLETE: the sweep is not over")
@@ -116,14 +121,15 @@ def plot(report: Report) -> str:
         f'<text x="{LEFT}" y="28" font-size="16" font-weight="bold">Chunked prefill: memory against time</text>',
         f'<text x="{LEFT}" y="47" fill="{GREY}">{escape(title)}</text>',
     ]
-    for step in range(6):
-        y = BOTTOM - step / 5 * (BOTTOM - TOP)
-        x = LEFT + step / 5 * (RIGHT - LEFT)
+    for value in _ticks(most_y):
+        y = BOTTOM - value / most_y * (BOTTOM - TOP)
         parts += [
             f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{PALE}"/>',
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{most_y * step / 5:.0f}</text>',
-            f'<text x="{x:.1f}" y="{BOTTOM + 20}" text-anchor="middle">{most_x * step / 5:.2g}</text>',
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>',
         ]
+    for value in _ticks(most_x):
+        x = LEFT + value / most_x * (RIGHT - LEFT)
+        parts.append(f'<text x="{x:.1f}" y="{BOTTOM + 20}" text-anchor="middle">{value:g}</text>')
     parts += [
         f'<text x="{(LEFT + RIGHT) / 2}" y="{BOTTOM + 44}" text-anchor="middle">KV on the device, MiB</text>',
         f'<text x="22" y="{(TOP + BOTTOM) / 2}" text-anchor="middle" transform="rotate(-90 22 '
@@ -141,3 +147,10 @@ def plot(report: Report) -> str:
         ]
     parts.append(f'<text x="{RIGHT + 24}" y="{TOP}" font-size="11" fill="{GREY}">rings: with a hot window</text>')
     return "".join([*parts, "</svg>\n"])
+
+
+def _ticks(most: float) -> list[float]:
+    """Return round values from 0 to ``most``, about five."""
+    power = 10 ** math.floor(math.log10(most / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 6 > most)
+    return [round(step * number, 12) for number in range(int(most / step) + 1)]
