@@ -4,8 +4,9 @@
 
 ``suite``: every kernel check on every op. ``mutants``: every planted fault of the layer against the check that it
 names. ``bench``: `gaugeblock bench kernels`, then the latency check and its faults. ``sanitizer``: every op's small
-calls under compute-sanitizer. ``peers``: the suite on each installed peer. All but the bench share the workers when
-they are named one after the other; the bench has the card alone.
+calls under compute-sanitizer. ``peers``: the suite on each installed peer. ``prefill``: `gaugeblock bench prefill` at
+8192 tokens. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the workers when they are named one after the
+other; the other two have the card alone.
 
 Each step has a time limit (``--seconds bench=400``; steps that share the workers add theirs up) and writes what it has
 as it goes: ``checks.json``, and the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it
@@ -36,10 +37,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gpu_pool import COMPILE, Task, ops_of, pieces, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = {"suite": 240.0, "mutants": 220.0, "bench": 400.0, "sanitizer": 170.0, "peers": 300.0}
+SECONDS = {"suite": 240.0, "mutants": 220.0, "bench": 400.0, "sanitizer": 170.0, "peers": 300.0, "prefill": 120.0}
 ALONE = ("KER-018", "KER-022")  # compute-sanitizer, and times: each has a step of its own
 PEERS = ("sgl_kernel", "flashinfer", "liger_kernel", "torch_compile")
 TASK_SECONDS = 90.0
+ALONE_STEPS = ("bench", "prefill")
 LATENCY = "KER-022"
 LATENCY_SECONDS = 100.0  # of the bench step, for that check and its faults
 
@@ -65,12 +67,14 @@ def main() -> int:
     if "bench" in options.steps:
         background = subprocess.Popen([sys.executable, __file__, "warm"], start_new_session=True)
     fine = True
-    for pooled, group in itertools.groupby(options.steps, lambda step: step in POOLED):
+    for alone, group in itertools.groupby(options.steps, lambda step: step if step in ALONE_STEPS else ""):
         names = list(group)
         begin = time.monotonic()
         deadline = begin + sum(limits[name] for name in names)
-        if pooled:
+        if not alone:
             fine &= pool(options, names, deadline)
+        elif alone == "prefill":
+            fine &= prefill(options, deadline)
         else:
             prepare_bench(options, names != options.steps[: len(names)])
             background = finished(background, 120) if background is not None else None
@@ -284,6 +288,16 @@ def bench(options: argparse.Namespace, deadline: float) -> bool:
     for result in found:
         print(told(result))
     return child.returncode == 0 and all(result["outcome"] in ("passed", "named") for result in found)
+
+
+def prefill(options: argparse.Namespace, deadline: float) -> bool:
+    """Sweep chunked prefill in the shape of SmolLM2-135M; the windows lie far below the prompt."""
+    sizes = ["--tokens", "8192", "--chunk", "512", "--chunk", "2048", "--window", "1024", "--window", "4096"]
+    ways = ["--shape", "smollm2-135m", "--dtype", "bf16", "--rounds", "5", "--out", str(options.out)]
+    command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "bench", "prefill", *sizes, *ways]
+    child = subprocess.Popen(command, start_new_session=True)
+    finished(child, deadline - time.monotonic())
+    return child.returncode == 0
 
 
 def sanitizer_tasks(options: argparse.Namespace) -> list[Task]:
