@@ -78,9 +78,14 @@ def header_of(page: StoredPage, digest: bytes, payload: Buffer) -> bytes:
 
 def checksum(fields: bytes, payload: Buffer) -> bytes:
     """Return the checksum of a header's fields and the payload."""
-    hasher = xxhash.xxh3_128(fields)
+    hasher = hasher_of(fields)
     hasher.update(payload)
     return hasher.digest()
+
+
+def hasher_of(fields: bytes) -> xxhash.xxh3_128:
+    """Return a checksum that has seen a header's fields, to be updated with the payload as it comes."""
+    return xxhash.xxh3_128(fields)
 
 
 def parse(header: bytes, digest: bytes) -> StoredPage:
@@ -103,7 +108,7 @@ def parse(header: bytes, digest: bytes) -> StoredPage:
     return StoredPage(key[:key_length], parent[:parent_length], size)
 
 
-def verify(header: bytes, payload: Buffer) -> None:
-    """Raise :class:`PageDamaged` unless header and payload are what was written together."""
-    if checksum(header[: FIELDS.size], payload) != header[FIELDS.size : SEALED]:
+def verify(header: bytes, hasher: xxhash.xxh3_128) -> None:
+    """Raise :class:`PageDamaged` unless header and payload, both seen by ``hasher``, were written together."""
+    if hasher.digest() != header[FIELDS.size : SEALED]:
         raise PageDamaged("the checksum does not agree with header and payload")
