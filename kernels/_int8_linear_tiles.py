@@ -172,7 +172,7 @@ CONFIGS: tuple[Config, ...] = (
     _SMALL,
     *((_INTERPRETER,) if INTERPRETED else ()),
 )
-"""All tiles that may be launched; KER-016 gives each third one bf16 and more channels than one tile has."""
+"""All tiles that may be launched."""
 
 
 def config_for(rows: int, columns: int, depth: int) -> Config:
