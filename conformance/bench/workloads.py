@@ -1,4 +1,4 @@
-"""What `gaugeblock bench kernels` times: the shapes of the speed table, one line each."""
+"""What `gaugeblock bench kernels` times: the shapes, one line each."""
 
 from __future__ import annotations
 
