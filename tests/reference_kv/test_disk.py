@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_the_real_calls_store_and_load_pages_of_any_size(bench: DiskBench) -> No
         assert bytes(buffer[size:]) == b"?" * 5
     assert store.bytes_written == sum(sizes)
     assert store.bytes_read == 2 * sum(sizes)
+
+
+def test_pages_are_bytes_whatever_the_items_of_a_buffer_are(bench: DiskBench) -> None:
+    store = bench.open()
+    store.put([PageData(key_of("floats"), b"", memoryview(array("f", range(2000))))])
+    room = array("f", bytes(8000))
+    assert store.entries()[0].size == 8000
+    assert store.get(key_of("floats"), memoryview(room)) == array("f", range(2000)).tobytes()
+    assert room == array("f", range(2000))
 
 
 def test_a_buffer_that_is_too_small_is_refused_and_the_page_stays(bench: DiskBench) -> None:

@@ -23,7 +23,7 @@ def write_page(io: FileIO, path: Path, header: bytes, payload: Buffer) -> int:
     """
     fd = io.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        buffers = [memoryview(header), memoryview(payload)]
+        buffers = [memoryview(header), memoryview(payload).cast("B")]
         while buffers:
             written = io.write(fd, buffers)
             while buffers and written >= len(buffers[0]):
@@ -63,6 +63,7 @@ def read_page(
         OSError: as the system says; that tells nothing about the page.
         ValueError: ``into`` is smaller than the page.
     """
+    into = None if into is None else into.cast("B")
     if into is not None and len(into) < expected.size:
         raise ValueError(f"a buffer of {len(into)} bytes for a page of {expected.size}")
     fd = io.open(path, os.O_RDONLY)

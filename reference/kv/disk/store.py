@@ -74,6 +74,8 @@ class DiskStore:
         """
         with self._writing:
             batch = {page.key: page for page in pages if not self._has(page.key)}
+            if not batch:
+                return
             headers = {
                 key: header_of(StoredPage(key, page.parent, memoryview(page.data).nbytes), self._digest, page.data)
                 for key, page in batch.items()
