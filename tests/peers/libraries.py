@@ -44,6 +44,16 @@ def _turned(x, cos, sin, is_neox):
     return wide.to(x.dtype)
 
 
+def rotary_in_storage_dtype(positions, query, key, head_size, cos_sin_cache, is_neox):
+    """Turn in place as sgl_kernel's ``pos_enc.cu`` does: table, both products and their sum are of the dtype of q."""
+    assert cos_sin_cache.dtype == query.dtype
+    assert is_neox
+    cos, sin = cos_sin_cache[positions][:, None].chunk(2, -1)
+    for tensor in (query, key):
+        first, second = (half.clone() for half in tensor.chunk(2, -1))
+        tensor.copy_(torch.cat([first * cos - second * sin, second * cos + first * sin], -1))
+
+
 class Attention:
     """The plan/run wrappers: page lists, ``NHD`` caches ``[pages, page_size, kv_heads, head_dim]``."""
 

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gaugeblock.conformance.bench.correctness import outputs_of, shares
 from gaugeblock.conformance.kernels.judging import judge
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.targets.kernels import KernelTarget, load_kernels
 from gaugeblock.kernels.arguments import Unclaimed
 from gaugeblock.kernels.contract import load_contracts
+from gaugeblock.kernels.rope import _in_float64
 
 from . import libraries
 
@@ -70,6 +72,23 @@ def test_sgl_kernel_turns_by_the_table_in_the_dtype_of_q(monkeypatch):
     for variant in op.variants:
         case = op.make(3, 64, torch.float32, 5, "normal", **variant)
         judge(op, case, target.run(op, case), allowed=ROUNDED_AGAIN)
+
+
+def test_the_bench_shows_the_roundings_of_sgl_kernels_rope_and_nothing_else(monkeypatch):
+    """Thousands of bounds where two products nearly cancel: one fp32 rounding is 2¹⁶ times smaller than one of bf16."""
+    op = CONTRACTS["rope"]
+    rope = adapter("sgl_kernel", monkeypatch).functions["rope"]
+    rope.__globals__["library"].rotary_embedding = libraries.rotary_in_storage_dtype
+    case = op.workload("cpu", torch.bfloat16, tokens=1024, q_heads=4, k_heads=2, dim=128)
+    outputs = outputs_of(op, case, rope)
+    again = outputs_of(op, case, rope)
+    used = shares(op, case, outputs)
+    oracle, magnitudes = op.oracle(case), _in_float64(case, magnitudes=True)
+    for name, result in outputs.items():
+        assert torch.equal(result, again[name])  # it turned a copy, once
+        assert 100 < used[name] < 2**15  # two roundings of 2⁻⁹ each over two of 2⁻²⁴
+        allowed = 3 * 2.0**-8 * magnitudes[name]  # the table, the products, their sum: 2⁻⁹ each, and one to spare
+        assert ((result.double() - oracle[name]).abs() <= allowed).all()
 
 
 def test_what_a_library_overwrites_is_a_copy(monkeypatch):
