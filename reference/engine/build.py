@@ -19,6 +19,8 @@ from gaugeblock.reference.kv.pages import KVError
 from gaugeblock.reference.kv.policies import POLICIES
 from gaugeblock.reference.kv.storage import KVShape, KVStorage
 
+READERS = 4  # page files read side by side: one at a time reaches little more than half of what a disk can do
+
 
 def check_config(config: EngineConfig) -> None:
     """Raise :class:`ConfigError` naming the field, its value and the legal range."""
@@ -83,7 +85,7 @@ def _build_offload(config: EngineConfig, shape: KVShape, root: bytes) -> Offload
             disk_bytes=in_bytes(config.disk_kv_tokens),
             identity=root.hex(),
             worker=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk-write"),
-            reader=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk-read"),
+            reader=None if disk is None else ThreadPoolExecutor(READERS, thread_name_prefix="kv-disk-read"),
         )
     except KVError as error:
         raise ConfigError(str(error)) from error

@@ -122,12 +122,16 @@ class DiskTier:
                 self.settle()
             except KVError:
                 self._fail_read()
+        started = self._begin_reads(keys)
         found: list[bytes] = []
-        for key in keys:
-            data = self._read(key)
+        for key, future in started:
+            data = self.end_read(key, future, WAIT_SECONDS)
             if data is None:
                 break
             found.append(data)
+        for key, future in started[len(found) + 1 :]:  # behind one that did not come
+            future.cancel()
+            self.index.complete_load([key])
         self.loaded += len(found)
         return found
 
@@ -252,9 +256,15 @@ class DiskTier:
         self.failures += 1
         self._retry_writes = self._clock() + RETRY_SECONDS
 
-    def _read(self, key: bytes) -> bytes | None:
-        future = self.begin_read(key)
-        return None if future is None else self.end_read(key, future, WAIT_SECONDS)
+    def _begin_reads(self, keys: Sequence[bytes]) -> list[tuple[bytes, Future[bytes | None]]]:
+        """Start to read the leading ``keys`` that are here, all at once: the reader may have several threads."""
+        started: list[tuple[bytes, Future[bytes | None]]] = []
+        for key in keys:
+            future = self.begin_read(key)
+            if future is None:
+                break
+            started.append((key, future))
+        return started
 
     def _fail_read(self) -> None:
         self.failures += 1

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -78,14 +79,16 @@ class Offload:
         if any(self.host.index.lookup(key) is Lookup.PENDING for key in keys):
             self._end_fetches(wait=True)
         found: list[Tensor] = []
-        for key in keys:
-            data = self.host.load(key)
-            if data is None and self.disk is not None:
-                read = self.disk.read([key])
-                data = self.form.tensor(read[0]) if read else None
-            if data is None:
+        while len(found) < len(keys):
+            data = self.host.load(keys[len(found)])
+            if data is not None:
+                found.append(data)
+                continue
+            wanted = list(takewhile(lambda key: key not in self.host, keys[len(found) :]))
+            read = [] if self.disk is None else self.disk.read(wanted)
+            found += map(self.form.tensor, read)
+            if len(read) < len(wanted):
                 break
-            found.append(data)
         self.touch(keys[: len(found)])
         return found
 

@@ -31,7 +31,7 @@ for batch in range(int(sys.argv[2]), 10**6):
 
 def run_and_kill(folder: Path, first: int, reports: int) -> list[tuple[str, int]]:
     """Start a child that stores from batch ``first`` on, kill it after some reports, and return all it has made."""
-    child = subprocess.Popen([sys.executable, "-c", CHILD, folder, str(first)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, folder, str(first)], stdout=subprocess.PIPE, bufsize=0)
     assert child.stdout is not None
     lines = []
     try:
@@ -41,8 +41,8 @@ def run_and_kill(folder: Path, first: int, reports: int) -> list[tuple[str, int]
             lines.append(child.stdout.readline())
     finally:
         child.kill()
-        rest, _ = child.communicate(timeout=SECONDS)
-    whole = [line.split() for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]
+        rest, _ = child.communicate(timeout=SECONDS)  # nothing lies in a buffer of ours, which this would pass by
+    whole = [line.decode().split() for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith(b"\n")]
     return [(what, int(batch)) for what, batch in whole]
 
 

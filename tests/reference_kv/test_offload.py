@@ -96,3 +96,27 @@ def test_reading_beside_the_worker_gives_exact_bytes(calls: list[str]) -> None:
             here = name in bench.host() | bench.disk()
             assert bench.load(name) == [name] * here
         assert bench.disk() == bench.files()
+
+
+def test_what_comes_behind_a_damaged_page_is_given_back(benches: TierBenches) -> None:
+    """A chain is read at once; the pages behind one that does not come are not pinned for ever, and stay."""
+    bench = benches(0, 4)
+    bench.store("abcd", "abc", "ab", "a")
+    bench.run()
+    page = bench.offload.disk.store._path(bench.key("ab"))  # type: ignore[union-attr] # it has a disk
+    page.write_bytes(page.read_bytes()[:-1])
+    assert bench.load("a", "ab", "abc", "abcd") == ["a"]
+    assert bench.offload.disk is not None
+    assert bench.offload.disk.index.pinned() == 0
+    assert bench.disk() == {"a", "abc", "abcd"}
+
+
+def test_a_reader_that_is_stuck_is_waited_for_once(benches: TierBenches) -> None:
+    """One page that does not come in time ends the load: not one wait for each page behind it."""
+    bench = benches(0, 4)
+    bench.store("abc", "ab", "a")
+    bench.run()
+    bench.worker.stuck = True
+    assert bench.load("a", "ab", "abc") == []
+    assert bench.offload.disk is not None
+    assert (bench.offload.disk.failures, bench.offload.disk.index.pinned()) == (1, 0)
