@@ -39,13 +39,12 @@ def resident() -> int:
 
 
 def store(tier: Tier, pages: list[NewPage]) -> None:
-    """Look a chain up, store it, and note its use."""
+    """Look a chain up and store it, as the device does with what it evicts."""
     keys = [page.key for page in pages]
     found = tier.prefix(keys)
     plan = tier.prepare_store(pages[found:])
     assert plan is not None
     tier.complete_store([page.key for page in plan.fresh])
-    tier.touch(keys)
 
 
 def load(tier: Tier, pages: list[NewPage]) -> None:

@@ -139,9 +139,11 @@ class Tier:
         Raises:
             KVError: a page is not on its way.
         """
-        state, where, bit = self._state, self.table.where, self._bit
+        numbers, state, where, bit = self.table.numbers, self._state, self.table.where, self._bit
         for key in keys:
-            number = self._expect(key, _PENDING, "is not on its way")
+            number = numbers.get(key, -1)
+            if number < 0 or state[number] != _PENDING:
+                raise self._no_such(key, "is not on its way")
             if stored:
                 state[number] = _READY
                 where[number] |= bit
@@ -345,5 +347,8 @@ class Tier:
     def _expect(self, key: bytes, state: int, otherwise: str) -> int:
         number = self.table.numbers.get(key)
         if number is None or self._state[number] != state:
-            raise KVError(f"tier {self.name}: page {key.hex()[:12]} {otherwise}")
+            raise self._no_such(key, otherwise)
         return number
+
+    def _no_such(self, key: bytes, why: str) -> KVError:
+        return KVError(f"tier {self.name}: page {key.hex()[:12]} {why}")
