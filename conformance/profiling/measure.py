@@ -13,8 +13,9 @@ import torch
 from gaugeblock.conformance.profiling.agreement import Agreement, Judge
 from gaugeblock.conformance.profiling.operators import busy_us, launches
 from gaugeblock.conformance.profiling.patching import Fusion, fused
+from gaugeblock.conformance.profiling.recording import profile
 from gaugeblock.conformance.profiling.trace import read_trace
-from gaugeblock.conformance.profiling.workload import Seconds, Workload, profile, run, synchronize
+from gaugeblock.conformance.profiling.workload import Seconds, Workload, run, synchronize
 from gaugeblock.kernels.contract import Op
 from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 
@@ -66,7 +67,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run makes the device do: kernels (on a CPU operator calls) and busy time a phase, peak bytes."""
+    """What a run makes the device do: kernels (on a CPU operator calls) and busy time a phase, peak bytes.
+
+    Kernels and busy time are empty where operators were timed by CUDA events: a kernel launched outside any operator,
+    as the fused ones are, has none.
+    """
 
     launches: dict[str, int]
     busy_us: dict[str, float]
@@ -200,8 +205,9 @@ def observe(model: Any, work: Workload, trace: Path) -> Work:
         torch.cuda.reset_peak_memory_stats()
         run(model, work)
         peak = torch.cuda.max_memory_allocated() - resting
+    counted = () if found.by_events else PHASES
     return Work(
-        {name: launches(found, name) for name in PHASES},
-        {name: busy_us(found, name) for name in PHASES},
+        {name: launches(found, name) for name in counted},
+        {name: busy_us(found, name) for name in counted},
         peak,
     )

@@ -192,11 +192,11 @@ def _times(variants: list[Variant], on_device: bool) -> Table:
 
 
 def _launches(phase: str, work: Work) -> str:
-    return str(work.launches[phase])
+    return str(work.launches.get(phase, "-"))
 
 
 def _busy(phase: str, work: Work) -> str:
-    return f"{work.busy_us[phase] / 1e3:.2f}"
+    return f"{work.busy_us[phase] / 1e3:.2f}" if phase in work.busy_us else "-"
 
 
 def _peak(work: Work) -> str:

@@ -30,6 +30,10 @@ COMPILED = (
     "times are of the same compositions through torch.compile: the fused Triton ops need a GPU, here they run in the "
     "interpreter and only their outputs count"
 )
+BY_EVENTS = (
+    "the profiler recorded no kernels of the GPU here (docs/profiling.md says why that may be): times are "
+    "those between CUDA events around each operator, waits for the host's launches included, and a launch stands for an operator"
+)
 Say = Callable[[str], None]
 
 
@@ -90,6 +94,8 @@ def read_study(source: str, path: Path, ceilings: Ceilings | None, trace: Trace 
         ceilings,
         trace.device or ("cuda" if trace.on_device else "cpu"),
     )
+    if trace.by_events:
+        study.notes.append(BY_EVENTS)
     if not any(call.shapes for call in trace.walk()):
         study.notes.append("the trace has no shapes (record_shapes was off): bytes and roofline are unknown")
     return study

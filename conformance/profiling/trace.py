@@ -19,6 +19,8 @@ PHASE = "gaugeblock."
 """Prefix of the annotations that name a phase."""
 LAUNCHES = ("cuda_runtime", "cuda_driver")
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+BY_EVENTS = "gaugeblockByEvents"
+"""Key of a trace whose kernels stand for operators, timed by CUDA events."""
 
 
 @dataclass(eq=False)
@@ -32,7 +34,10 @@ class Kernel:
 
 @dataclass(eq=False)
 class OpCall:
-    """One call of a PyTorch operator. ``shapes``, ``dtypes``, ``strides`` and ``values`` have an entry an argument."""
+    """One call of a PyTorch operator. ``shapes``, ``dtypes``, ``strides`` and ``values`` have an entry an argument.
+
+    ``id`` is the profiler's own, 0 where it gives none.
+    """
 
     name: str
     begin: float
@@ -42,6 +47,7 @@ class OpCall:
     dtypes: list[str] = field(default_factory=list)
     strides: list[Any] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    id: int = 0
     children: list[OpCall] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)
     phase: str = ""
@@ -69,7 +75,8 @@ class Trace:
 
     ``phases``: wall time by name; ``slowed``: by how much recording has stretched it, where that is known. ``device``:
     the accelerator's name, None on a CPU. ``peak_bytes``: the most that was allocated at once above what was there at
-    the start, None when the profiler did not record memory.
+    the start, None when the profiler did not record memory. ``by_events``: each kernel stands for an operator and has
+    the time between the CUDA events around it.
     """
 
     calls: list[OpCall]
@@ -78,6 +85,7 @@ class Trace:
     device: str | None = None
     peak_bytes: int | None = None
     slowed: dict[str, float] = field(default_factory=dict)
+    by_events: bool = False
 
     def unrecorded(self, walls: dict[str, float]) -> None:
         """Take the wall times (µs) of runs that were not recorded."""
@@ -137,7 +145,8 @@ def parse_trace(data: Any) -> Trace:
     for name, begin, end in annotations:
         walls[name] = walls.get(name, 0.0) + end - begin
     devices = data.get("deviceProperties") or [{}]
-    return Trace(roots, loose, walls, devices[0].get("name"), _peak(events))
+    name = devices[0].get("name")
+    return Trace(roots, loose, walls, name, _peak(events), by_events=bool(data.get(BY_EVENTS)))
 
 
 def _nest(spans: list[Any]) -> tuple[list[OpCall], dict[Any, OpCall], dict[Any, float]]:
@@ -174,6 +183,7 @@ def _call(event: Any, thread: Any) -> OpCall:
         args.get("Input type", []),
         args.get("Input Strides", []),
         args.get("Concrete Inputs", []),
+        args.get("External id", 0),
     )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,12 +96,18 @@ def synchronize(device: torch.device | str) -> None:
 
 @torch.inference_mode()
 def run(
-    model: Any, work: Workload, *, annotate: bool = False, every_position: bool = False
+    model: Any,
+    work: Workload,
+    *,
+    annotate: bool = False,
+    every_position: bool = False,
+    before_step: Callable[[], object] = lambda: None,
 ) -> tuple[Seconds, list[torch.Tensor]]:
     """Run prefill and decode; return the times and the logits ``[1, tokens, vocab]`` of every step.
 
     ``annotate`` marks the phases in a profile. Logits of the prompt are those of its last token alone, as a server
-    computes them, unless ``every_position``. The device is waited for at the end of each phase only.
+    computes them, unless ``every_position``. The device is waited for at the end of each phase only. ``before_step`` is
+    called before the prefill and before each decode step.
     """
     device = model.device
     keep = {"logits_to_keep": 1} if not every_position and _keeps(model) else {}
@@ -109,12 +115,14 @@ def run(
     synchronize(device)
     start = time.perf_counter()
     with _phase("prefill", annotate):
+        before_step()
         out = model(prompt, use_cache=True, **keep)
         logits = [out.logits]
         synchronize(device)
     middle = time.perf_counter()
     with _phase("decode", annotate):
         for step in range(work.decode):
+            before_step()
             out = model(following[:, step : step + 1], past_key_values=out.past_key_values, use_cache=True)
             logits.append(out.logits)
         synchronize(device)
@@ -135,36 +143,3 @@ def _keeps(model: Any) -> bool:
 
 def _phase(name: str, annotate: bool) -> AbstractContextManager[Any]:
     return torch.profiler.record_function(PHASE + name) if annotate else nullcontext()
-
-
-def holds_kernels(profiler: Any) -> bool:
-    """Whether a recording holds work of the GPU: it can be without, and its times would all read zero."""
-    cuda = torch._C._autograd.DeviceType.CUDA  # torch.autograd has it too, unannounced
-    return any(event.device_type == cuda for event in profiler.events())
-
-
-def profile(model: Any, work: Workload, out: Path) -> None:
-    """Write the Chrome trace of the fastest of a few recorded runs: whatever else the machine does only adds time.
-
-    Raises:
-        EnvironmentFault: on a GPU no run's recording holds a kernel, so that nothing could be said of its time.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler prints its own start and stop
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if model.device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    run(model, work)
-    best: tuple[float, Any] | None = None
-    on_gpu = model.device.type == "cuda"
-    for _ in range(RECORDED):
-        with torch.profiler.profile(activities=activities, record_shapes=True, profile_memory=True) as profiler:
-            seconds, _ = run(model, work, annotate=True)
-        whole = seconds.prefill + seconds.decode * work.decode
-        if (best is None or whole < best[0]) and not (on_gpu and not holds_kernels(profiler)):
-            best = whole, profiler
-    if best is None:
-        raise EnvironmentFault(
-            f"torch.profiler recorded no kernel of the GPU in {RECORDED} runs: is another profiler attached, or "
-            "does CUPTI lack permission? (ncu, nsys and a container without CAP_SYS_ADMIN keep it away)"
-        )
-    best[1].export_chrome_trace(str(out))
