@@ -32,7 +32,8 @@ COMPILED = (
 )
 BY_EVENTS = (
     "the profiler recorded no kernels of the GPU here (docs/profiling.md says why that may be): times are "
-    "those between CUDA events around each operator, waits for the host's launches included, and a launch stands for an operator"
+    "those between CUDA events around each operator, waits for the host's launches included, and a launch stands for "
+    "an operator"
 )
 Say = Callable[[str], None]
 
