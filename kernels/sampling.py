@@ -73,7 +73,7 @@ CONFIGS = (
     (
         Config(rows=8, lanes=512, depth=16, block=1024),
         Config(rows=32, lanes=512, depth=16, block=1024),
-        Config(rows=128, lanes=128, depth=8, block=512),
+        Config(rows=128, lanes=128, depth=8, slots=16, block=512),
         Config(rows=8, lanes=256, depth=4, slots=1, spread=0, block=256, pivots=4, places=1),
         Config(rows=8, lanes=128, depth=8, slots=128, block=512),
     )
