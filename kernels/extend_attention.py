@@ -44,7 +44,7 @@ from gaugeblock.kernels._extend_attention_hopper import HopperConfig
 from gaugeblock.kernels._extend_attention_triton import Config, launch
 from gaugeblock.kernels.arguments import DTYPES, Refused, require_like, require_shape
 from gaugeblock.kernels.bounds import TINY, U, gamma, output_bound
-from gaugeblock.kernels.contract import Case, Op, Tensors
+from gaugeblock.kernels.contract import Case, Op, Sizes, Tensors
 from gaugeblock.kernels.runtime import INTERPRETED
 
 HEAD_DIMS = (64, 128)
@@ -285,6 +285,7 @@ CONTRACT = Op(
         {"heads": 2, "kv_heads": 2, "head_dim": 64, "page_size": 64},
         {"heads": 4, "kv_heads": 1, "head_dim": 128, "page_size": 16},
     ),
+    sizes=Sizes(usual=600, long=2049) if INTERPRETED else Sizes(),  # tiles of 256 keys there
     paged=True,
     configs=CONFIGS,
     take=take,
