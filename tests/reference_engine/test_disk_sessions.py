@@ -1,5 +1,7 @@
 """The engine's KV on disk: sessions outlive the process, and a bad folder or disk is said, not suffered."""
 
+import json
+import shutil
 import sqlite3
 import threading
 
@@ -83,6 +85,19 @@ def test_two_engines_on_one_folder(tmp_path):
     finally:
         first.stop()
     assert session(tmp_path / "kv", PROMPTS[:1])[0][0][1] == 96, "the first one's pages are there, and the lock is not"
+
+
+@pytest.mark.parametrize(("field", "value"), [("rms_norm_eps", 0.002), ("rope_theta", 500000.0)])
+def test_a_model_of_equal_weights_and_other_constants_is_refused(tmp_path, field, value):
+    session(tmp_path / "kv", PROMPTS[:1])
+    shutil.copytree(tiny_model(), tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    for section in (config, config["rope_parameters"]):
+        if field in section:
+            section[field] = value
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="Nothing was deleted"):
+        Engine(EngineConfig(str(tmp_path / "other"), max_total_tokens=160, disk_kv_path=str(tmp_path / "kv")))
 
 
 def test_another_layout_is_refused_and_keeps_its_pages(tmp_path):
