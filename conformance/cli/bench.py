@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
             "times need an NVIDIA GPU, and this PyTorch sees none; without one, `gaugeblock verify --layer kernels` "
             "holds the kernels to everything but time"
         )
+    _make(out)
     chosen = list(workloads(op_name, quick=quick))
     if not chosen:
         raise KitError(f"{op_name} is not among the timed shapes")
@@ -100,6 +102,7 @@ def prefill_command(
 
     if model is not None and shape is not None:
         raise KitError("give --model or --shape, not both")
+    _make(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     loaded = load(model or tiny_model(), shape, dtype, device)
@@ -124,6 +127,20 @@ def prefill_command(
     click.echo(render(report(complete=True)))
     click.echo(f"\nwritten: {out}/bench-prefill.txt, .json and .svg", err=True)
     return 1 if report(complete=True).problems() else 0
+
+
+def _make(out: Path) -> None:
+    """Make the folder ``out`` before anything is measured.
+
+    Raises:
+        KitError: it cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise KitError(f"cannot write into {str(out)!r}: {error.strerror}; name another folder with --out") from error
 
 
 def _torch() -> Any:

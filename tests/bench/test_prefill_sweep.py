@@ -113,7 +113,8 @@ def test_the_command_writes_its_three_files(tmp_path, monkeypatch):
         (["--shape", "gpt-5"], "smollm2-135m"),
         (["--dtype", "fp8"], "bf16"),
         (["--model", "/nowhere", "--shape", "smollm2-135m"], "not both"),
-        (["--model", "/nowhere"], "cannot load"),
+        (["--model", "/nowhere"], "no model folder at /nowhere"),
+        (["--out", "/dev/null/report"], "cannot write into '/dev/null/report'"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -39,6 +39,8 @@ def load(folder: Path | None, shape: str | None, dtype: str, device: str) -> Any
     if shape is not None:
         torch.manual_seed(0)
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPES[legal_name("shape", shape, SHAPES)]))
+    elif folder is None or not (folder / "config.json").is_file():
+        raise KitError(f"no model folder at {folder}: give a Hugging Face folder with config.json")
     else:
         try:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder)
