@@ -70,7 +70,7 @@ def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
     Raises:
         KitError: the module cannot be imported or has no factory.
     """
-    from gaugeblock.fixtures.targets.kv_target import checked, load_kv
+    from gaugeblock.fixtures.targets.kv_target import load_kv, make_target
 
     named: str | None = request.config.stash[OPTIONS].kv
     factory: KVFactory
@@ -85,7 +85,7 @@ def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
     made: list[KVTarget] = []
 
     def make(pages: int, below: int) -> KVTarget:
-        made.append(checked(factory(pages, below)))
+        made.append(make_target(factory, pages, below))
         request.config.stash[TARGETS]["kv"] = {
             "target": made[-1].name,
             "capabilities": sorted(made[-1].capabilities),

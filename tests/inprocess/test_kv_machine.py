@@ -11,7 +11,7 @@ from gaugeblock.fixtures.targets import kv_remote
 from gaugeblock.fixtures.targets.kv_machine import run_machine
 from gaugeblock.fixtures.targets.kv_oracle import contents, difference, name_of, pages_of, prefix_of
 from gaugeblock.fixtures.targets.kv_reference import make_kv_target
-from gaugeblock.fixtures.targets.kv_target import Hold, KVTarget, Prefix, Usage, checked, load_kv
+from gaugeblock.fixtures.targets.kv_target import Hold, KVTarget, Prefix, Usage, checked, load_kv, make_target
 
 
 class OneTier(KVTarget):
@@ -175,6 +175,18 @@ def test_a_factory_is_named_by_module_or_by_name():
         load_kv("gaugeblock.fixtures.targets.kv_oracle")
     with pytest.raises(KitError, match="cannot import"):
         load_kv("gaugeblock.no_such_module")
+
+
+def test_a_factory_that_makes_no_manager_is_told_why():
+    def make_kv_target(pages, below):
+        raise RuntimeError("no device here")
+
+    with pytest.raises(KitError, match=r"make_kv_target\(4, 2\) raised RuntimeError: no device here"):
+        make_target(make_kv_target, 4, 2)
+    with pytest.raises(KitError, match="gave 3, which lacks name, page_tokens"):
+        make_target(lambda pages, below: 3, 4, 2)
+    with pytest.raises(KitError, match="takes 0 positional arguments"):
+        make_target(lambda: 3, 4, 2)
 
 
 def test_a_target_that_contradicts_itself_is_refused():
