@@ -96,7 +96,7 @@ def test_a_model_of_equal_weights_and_other_constants_is_refused(tmp_path, field
         if field in section:
             section[field] = value
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match="Nothing was deleted"):
+    with pytest.raises(ConfigError, match="model, page size or version differ"):
         Engine(EngineConfig(str(tmp_path / "other"), max_total_tokens=160, disk_kv_path=str(tmp_path / "kv")))
 
 

@@ -38,15 +38,15 @@ def claim(folder: Path, identity: str, io: FileIO) -> None:
         found = _label(folder / LABEL, io)
         if found != wanted:
             raise StoreMismatch(
-                f"{folder} holds {_describe(found)}; this process has {_describe(wanted)}. Nothing was deleted: give "
-                "each its own folder, or remove this one if its pages are no longer wanted"
+                f"{folder} holds {_describe(found)}; this process has {_describe(wanted)}: model, page size or version "
+                "differ. Nothing was deleted: give each its own folder, or remove this one if you no longer need it"
             )
         return
     foreign = sorted(names - {lock_file.NAME, LABEL + TEMPORARY})
     if foreign:
         raise StoreMismatch(
-            f"{folder} has no {LABEL} but {len(foreign)} other entries ({', '.join(foreign[:3])}, …), so it is no KV "
-            f"store; this process has {_describe(wanted)}. Nothing was deleted: name an empty folder"
+            f"{folder} has no {LABEL} but {', '.join(foreign[:3])}{', …' * (len(foreign) > 3)}, so it is no KV store; "
+            f"this process has {_describe(wanted)}. Nothing was deleted: name an empty folder"
         )
     _write_label(folder, json.dumps(wanted, indent=1).encode(), io)
 
