@@ -40,6 +40,13 @@ def test_the_real_calls_store_and_load_pages_of_any_size(bench: DiskBench) -> No
     assert store.bytes_read == 2 * sum(sizes)
 
 
+def test_nobody_else_may_look_into_the_folder(bench: DiskBench, tmp_path: Path) -> None:
+    bench.open(FileIO()).put([page_of("private")])
+    made = [path for path in tmp_path.rglob("pages") if path.is_dir()]
+    assert made
+    assert [path.stat().st_mode & 0o077 for path in (*made, made[0].parent)] == [0, 0]
+
+
 def test_pages_are_bytes_whatever_the_items_of_a_buffer_are(bench: DiskBench) -> None:
     store = bench.open()
     store.put([PageData(key_of("floats"), b"", memoryview(array("f", range(2000))))])

@@ -33,7 +33,7 @@ COUNTERS = {
     "kv_evicted_tokens": ("evicted_tokens_total", "KV slots evicted from the device"),
     "kv_promoted_tokens": ("promoted_tokens_total", "KV slots brought back to the device"),
     "kv_disk_stored_tokens": ("disk_stored_tokens_total", "KV slots written to the disk tier"),
-    "kv_disk_loaded_tokens": ("disk_loaded_tokens_total", "KV slots read from the disk tier"),
+    "kv_disk_loaded_tokens": ("disk_loaded_tokens_total", "KV slots read from the disk tier when they were needed"),
     "kv_disk_skipped_tokens": ("disk_skipped_tokens_total", "KV slots that the disk tier did not take"),
     "kv_disk_failures": ("disk_failures_total", "Reads and writes that the disk refused"),
     "kv_disk_damaged_pages": ("disk_damaged_pages_total", "Page files that were not what they should be"),

@@ -21,8 +21,8 @@ class FileIO:
     """Plain Linux calls. Each raises :class:`OSError` as the system does; reads and writes may be short."""
 
     def make_dir(self, path: Path) -> None:
-        """Create a folder and those above it; one that exists is fine."""
-        path.mkdir(parents=True, exist_ok=True)
+        """Create a folder, for this user alone, and those above it; one that exists is fine."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open(self, path: Path, flags: int) -> int:
         """Open a file and return its descriptor; a new one is readable by its owner alone (KV tells the prompt)."""
