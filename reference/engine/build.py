@@ -65,10 +65,9 @@ def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> 
     )
     num_pages = -(-config.max_total_tokens // config.page_size)  # whole pages: the pool may be a little larger
     root = root_key(f"{revision} {_constants(model_config)}", "float32", shape)
+    storage = KVStorage(shape, num_pages)  # before the disk tier has its folder: there may not be the memory for it
     offload = _build_offload(config, shape, root)
-    return KVManager(
-        KVStorage(shape, num_pages), num_pages, root, offload, policy=config.kv_policy, prefix_cache=config.prefix_cache
-    )
+    return KVManager(storage, num_pages, root, offload, policy=config.kv_policy, prefix_cache=config.prefix_cache)
 
 
 def _constants(config: ModelConfig) -> str:

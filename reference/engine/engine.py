@@ -108,7 +108,12 @@ class Engine:
 
     def _close_kv(self) -> None:
         """Bring what is cached to disk, if there is one and nothing went wrong."""
-        if self._closed or (self._thread is not None and self._thread.is_alive()):
+        if self._closed:
+            return
+        if self._thread is not None and self._thread.is_alive():
+            log.error(
+                "the scheduler did not end within %.0f s: its cached pages are not brought to disk", JOIN_SECONDS
+            )
             return
         self._closed = True
         try:

@@ -54,7 +54,18 @@ def build_offload(
     if disk is None:
         return Offload(form, table, host)
     store = DiskStore(disk, identity, io=io)
-    tier = DiskTier(
-        store, disk_bytes, POLICIES[policy](disk_bytes), table, worker=worker, reader=reader, clock=clock, quotas=quotas
-    )
+    try:
+        tier = DiskTier(
+            store,
+            disk_bytes,
+            POLICIES[policy](disk_bytes),
+            table,
+            worker=worker,
+            reader=reader,
+            clock=clock,
+            quotas=quotas,
+        )
+    except BaseException:
+        store.close()
+        raise
     return Offload(form, table, host, tier)

@@ -9,9 +9,12 @@ import pytest
 
 from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.fixtures.targets.inprocess import mixed_prompt
+from gaugeblock.reference.engine import build
 from gaugeblock.reference.engine.engine import Engine
 from gaugeblock.reference.engine.errors import ConfigError
 from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, SamplingParams
+from gaugeblock.reference.kv import build as kv_build
+from gaugeblock.reference.kv.policies import POLICIES
 
 PROMPTS = [mixed_prompt(f"session {i}", 100) for i in range(3)]  # 6 full pages each
 
@@ -98,6 +101,42 @@ def test_a_model_of_equal_weights_and_other_constants_is_refused(tmp_path, field
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="model, page size or version differ"):
         Engine(EngineConfig(str(tmp_path / "other"), max_total_tokens=160, disk_kv_path=str(tmp_path / "kv")))
+
+
+def test_a_start_that_fails_leaves_the_folder_to_the_next(tmp_path, monkeypatch):
+    for owner, name in ((build, "KVStorage"), (kv_build, "DiskTier")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda *args, **options: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                engine(tmp_path / "kv")
+    assert session(tmp_path / "kv", PROMPTS[:1])[0][0][1] == 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_gives_the_answers_of_an_engine_without_tiers(tmp_path, policy):
+    """Small tiers, so that pages go from each; each prompt twice, and once more after a restart with a smaller disk."""
+    bare = Engine(EngineConfig(str(tiny_model())))
+    bare.start()
+    wanted = [ask(bare, prompt)[0] for prompt in PROMPTS]
+    bare.stop()
+    fields = {"kv_policy": policy, "host_kv_tokens": 64, "page_size": 8}
+    hits = 0
+    for disk in (256, 128):
+        answers, running = session(tmp_path / "kv", PROMPTS + PROMPTS[::-1], disk_kv_tokens=disk, **fields)
+        assert [tokens for tokens, _ in answers] == wanted + wanted[::-1]
+        hits += sum(hit for _, hit in answers)
+        stats = running.scheduler.count()
+        assert 0 < stats.disk_tokens <= disk
+        assert stats.host_tokens <= 64
+        running.scheduler.kv.recount()
+    assert hits > 0
+    assert stats.evicted_tokens_total > 0
+
+
+def test_without_a_prefix_cache_nothing_is_kept(tmp_path):
+    for _ in range(2):
+        answers, running = session(tmp_path / "kv", PROMPTS[:1], prefix_cache=False)
+        assert answers[0][1] == running.scheduler.count().disk_tokens == 0
 
 
 def test_another_layout_is_refused_and_keeps_its_pages(tmp_path):

@@ -134,8 +134,10 @@ class DiskStore:
     def close(self) -> None:
         """Let go of the folder. Nothing is left to be written."""
         with self._writing:
-            self._index.close()
-            self._lock.release()
+            try:
+                self._index.close()
+            finally:
+                self._lock.release()
 
     def _has(self, key: bytes) -> bool:
         found = self._index.find(key)
