@@ -111,9 +111,7 @@ class Engine:
         if self._closed:
             return
         if self._thread is not None and self._thread.is_alive():
-            log.error(
-                "the scheduler did not end within %.0f s: its cached pages are not brought to disk", JOIN_SECONDS
-            )
+            log.error("the scheduler did not end within %.0f s: its cached pages are not brought to disk", JOIN_SECONDS)
             return
         self._closed = True
         try:
