@@ -17,25 +17,14 @@ from pathlib import Path
 
 import libcachesim
 
+from gaugeblock.fixtures.policy_hits import peer_hits
 from gaugeblock.fixtures.traces import accesses, load_trace
 from gaugeblock.reference.kv.policies import POLICIES
 from gaugeblock.reference.kv.replay import Accesses, belady, bound, replay
 
 SHARES = (0.01, 0.05, 0.10, 0.25)
 GATE, GOAL = 40.0, 15.0  # seconds of one core for all policies at all capacities
-PEERS = {"lru": "LRU", "gdsf": "GDSF", "arc": "ARC", "s3fifo": "S3FIFO"}
 MARKS = ("<!-- table: python benchmarks/kv_policies.py TRACE --markdown docs/policies.md -->", "<!-- end of table -->")
-
-
-def peer_rate(trace: Accesses, name: str, capacity: int) -> float:
-    """Return libcachesim's hit rate."""
-    cache = getattr(libcachesim, PEERS[name])(capacity, hashpower=20)
-    hits = 0
-    for now, page in enumerate(trace.order):
-        request = libcachesim.Request(obj_id=page + 1, obj_size=trace.sizes[page])
-        request.clock_time = now
-        hits += bool(cache.get(request))
-    return hits / len(trace.order)
 
 
 def measure(trace: Accesses) -> tuple[list[list[str]], float, list[str]]:
@@ -48,7 +37,8 @@ def measure(trace: Accesses) -> tuple[list[list[str]], float, list[str]]:
             begin = time.process_time()
             rate = replay(trace, make(capacity), capacity).hit_rate
             seconds += time.process_time() - begin
-            peer = peer_rate(trace, name, capacity) if name in PEERS else None
+            compared = name != "size"  # all ties
+            peer = peer_hits(libcachesim, trace, name, capacity) / len(trace.order) if compared else None
             if peer is not None and f"{rate:.3f}" != f"{peer:.3f}":
                 different.append(f"{name} at {capacity}: {rate:.5f}, libcachesim {peer:.5f}")
             cells.append(f"{rate:.3f} ({'ties' if peer is None else f'{peer:.3f}'})")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,13 +21,20 @@ if TYPE_CHECKING:
 REMEDY = "the in-process layers need torch and safetensors: pip install 'gaugeblock[embedded]'"
 
 
+@contextmanager
+def needs_torch() -> Iterator[None]:
+    """End the check as unsupported where what it imports is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        unsupported(REMEDY)
+
+
 @pytest.fixture(scope="session")
 def inprocess(request: pytest.FixtureRequest) -> InProcess:
     """The reference engine's parts with the tiny model, whose held-out text and bounds these checks are made for."""
-    try:
+    with needs_torch():
         from gaugeblock.fixtures.targets.inprocess import load_inprocess
-    except ModuleNotFoundError:
-        unsupported(REMEDY)
     loaded = load_inprocess()
     request.config.stash[TARGETS]["in-process"] = {"target": "gaugeblock.reference", "model": loaded.folder.name}
     return loaded
@@ -43,20 +51,16 @@ def int8(inprocess: InProcess) -> InProcess:
 @pytest.fixture
 def kv_bench() -> type[KVBench]:
     """Makes a KV manager: ``kv_bench(pages, host_bytes=0)``."""
-    try:
+    with needs_torch():
         from gaugeblock.fixtures.targets.inprocess_kv import KVBench
-    except ModuleNotFoundError:
-        unsupported(REMEDY)
     return KVBench
 
 
 @pytest.fixture
 def kv_disk() -> Generator[DiskBench]:
     """A folder for a disk store, and pages to store in it."""
-    try:
+    with needs_torch():
         from gaugeblock.fixtures.targets.inprocess_disk import DiskBench, scratch
-    except ModuleNotFoundError:
-        unsupported(REMEDY)
     with scratch() as folder:
         bench = DiskBench(folder)
         yield bench
@@ -75,10 +79,8 @@ def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
     named: str | None = request.config.stash[OPTIONS].kv
     factory: KVFactory
     if named is None:
-        try:
+        with needs_torch():
             from gaugeblock.fixtures.targets.kv_reference import make_kv_target
-        except ModuleNotFoundError:
-            unsupported(REMEDY)
         factory = make_kv_target
     else:
         factory = load_kv(named)
@@ -101,11 +103,9 @@ def kv_target(request: pytest.FixtureRequest) -> Generator[KVFactory]:
 @pytest.fixture
 def kv_tiers() -> Generator[TierBenches]:
     """Makes the tiers below the device: ``kv_tiers(host_pages, disk_pages)``."""
-    try:
+    with needs_torch():
         from gaugeblock.fixtures.targets.inprocess_disk import scratch
         from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
-    except ModuleNotFoundError:
-        unsupported(REMEDY)
     with scratch() as folder:
         benches = TierBenches(folder)
         yield benches

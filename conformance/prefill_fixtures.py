@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gaugeblock.conformance.outcome import unsupported
+from gaugeblock.conformance.inprocess_fixtures import needs_torch
 
 if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.prefill_library import PrefillLibrary
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def prefill_library() -> PrefillLibrary:
     """The tiny model in transformers, and the call under check."""
-    try:
+    with needs_torch():
         from gaugeblock.fixtures.targets.prefill_library import load_library
-    except ModuleNotFoundError:
-        unsupported("chunked_prefill needs torch: pip install 'gaugeblock[embedded]'")
     return load_library()

@@ -9,25 +9,12 @@ from pathlib import Path
 
 import libcachesim
 
-from gaugeblock.fixtures.policy_hits import REQUESTS, SEED, SHARES, fingerprint, traces
-from gaugeblock.reference.kv.replay import Accesses
+from gaugeblock.fixtures.policy_hits import REQUESTS, SEED, SHARES, fingerprint, peer_hits, traces
 
-NAMES = {"lru": "LRU", "size": "Size", "gdsf": "GDSF", "arc": "ARC", "s3fifo": "S3FIFO"}
 KINDS = {
     "equal": ("lru", "gdsf", "arc", "s3fifo"),  # size: all ties
     "unequal": ("lru", "size", "gdsf", "s3fifo"),  # ARC: its paper knows one size, and implementations differ
 }
-
-
-def hits(trace: Accesses, name: str, capacity: int) -> int:
-    """Count the hits of libcachesim's policy, with its default parameters."""
-    cache = getattr(libcachesim, NAMES[name])(capacity, hashpower=16)
-    found = 0
-    for time, page in enumerate(trace.order):
-        request = libcachesim.Request(obj_id=page + 1, obj_size=trace.sizes[page])
-        request.clock_time = time
-        found += bool(cache.get(request))
-    return found
 
 
 def main() -> None:
@@ -42,7 +29,7 @@ def main() -> None:
         "hits": {
             kind: {
                 name: {
-                    str(capacity): hits(trace, name, capacity)
+                    str(capacity): peer_hits(libcachesim, trace, name, capacity)
                     for capacity in (int(share * trace.unique_bytes) for share in SHARES)
                 }
                 for name in KINDS[kind]

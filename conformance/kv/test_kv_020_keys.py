@@ -25,15 +25,15 @@ TAIL = [0, 1, 255, 256, 65535, 65536, 2**31, 2**31 + 1, -1]  # what other widths
 def test_kv_020(record_property: Callable[[str, object], None]) -> None:
     """Everything that a page's bytes depend on changes its key, and no two of them share an encoding
 
-    The model and its revision, dtype, every number of the layout, rank and size of tensor parallelism, adapter, salt,
-    the tokens and all before them. Look at what is hashed, and at how its fields are told apart.
+    The model, its revision and constants, dtype, every number of the layout, rank and size of tensor parallelism,
+    adapter, salt, the tokens and all before them. Look at what is hashed, and at how its fields are told apart.
     """
     from gaugeblock.reference.kv.keys import chain_keys, page_key, root_key, space_key
     from gaugeblock.reference.kv.storage import KVShape
 
     shape = {"layers": 2, "kv_heads": 4, "head_dim": 8, "page_size": 16}
-    base = {"model": "m@1", "dtype": "float32", "tp_rank": 0, "tp_size": 1}
-    changes = {"model": "m@2", "dtype": "bfloat16", "tp_rank": 1, "tp_size": 2}
+    base = {"model": "m@1", "dtype": "float32", "rope_theta": 1e4, "tp_rank": 0, "tp_size": 1}
+    changes = {"model": "m@2", "dtype": "bfloat16", "rope_theta": 5e5, "tp_rank": 1, "tp_size": 2}
 
     def root(shape_change: dict[str, int], **change: object) -> bytes:
         fields: dict[str, object] = {**base, **change}
@@ -41,6 +41,7 @@ def test_kv_020(record_property: Callable[[str, object], None]) -> None:
             str(fields["model"]),
             str(fields["dtype"]),
             KVShape(**{**shape, **shape_change}),
+            constants={"rope_theta": fields["rope_theta"]},
             tp_rank=int(str(fields["tp_rank"])),
             tp_size=int(str(fields["tp_size"])),
         )

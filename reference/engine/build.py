@@ -64,18 +64,20 @@ def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> 
         page_size=config.page_size,
     )
     num_pages = -(-config.max_total_tokens // config.page_size)  # whole pages: the pool may be a little larger
-    root = root_key(f"{revision} {_constants(model_config)}", "float32", shape)
+    root = root_key(revision, "float32", shape, constants=_constants(model_config))
     storage = KVStorage(shape, num_pages)  # before the disk tier has its folder: there may not be the memory for it
     offload = _build_offload(config, shape, root)
     return KVManager(storage, num_pages, root, offload, policy=config.kv_policy, prefix_cache=config.prefix_cache)
 
 
-def _constants(config: ModelConfig) -> str:
+def _constants(config: ModelConfig) -> dict[str, object]:
     """Return what the KV of a token depends on and the weights do not say: two folders may share the weights alone."""
-    return (
-        f"heads={config.num_attention_heads} rms_norm_eps={config.rms_norm_eps} rope_theta={config.rope_theta} "
-        f"sliding_window={config.sliding_window}"
-    )
+    return {
+        "heads": config.num_attention_heads,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "sliding_window": config.sliding_window,
+    }
 
 
 def _build_offload(config: EngineConfig, shape: KVShape, root: bytes) -> Offload:

@@ -154,6 +154,6 @@ class EngineStats:
     disk_failures_total: int = 0  # reads and writes that the disk refused
     disk_damaged_pages_total: int = 0  # page files that were not what they should be
     prefetched_tokens_total: int = 0  # from disk to host, ahead of need
-    lost_tokens_total: int = 0  # evicted from the last tier that had them
+    lost_tokens_total: int = 0  # the tiers below had no room for them (any more)
     evicted_tokens_total: int = 0  # from the device
     promoted_tokens_total: int = 0  # from the tiers below back to the device

@@ -22,8 +22,6 @@ class HostTier:
         self, capacity: int, policy: Policy, table: PageTable, quotas: Mapping[str, int] | None = None
     ) -> None:
         self.index = Tier("host", capacity, policy, table, HOST_BIT, quotas)
-        self.stored = 0
-        self.loaded = 0
         self._data: dict[bytes, Payload] = {}
 
     def __len__(self) -> int:
@@ -51,7 +49,6 @@ class HostTier:
         """Bring the bytes of a page that has its room."""
         self.index.complete_store([payload.key])
         self._data[payload.key] = payload
-        self.stored += 1
 
     def give_up(self, key: bytes) -> None:
         """Return the room of a page whose bytes did not come."""
@@ -60,10 +57,7 @@ class HostTier:
     def load(self, key: bytes) -> Tensor | None:
         """Return the bytes of a key, or None."""
         payload = self._data.get(key)
-        if payload is None:
-            return None
-        self.loaded += 1
-        return payload.data
+        return None if payload is None else payload.data
 
     def payloads(self) -> list[Payload]:
         """Return everything that is here, oldest first."""

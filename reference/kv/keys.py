@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gaugeblock.reference.kv.storage import KVShape
 
@@ -18,10 +18,22 @@ SPACE_TAG = b"gaugeblock.kv.space\0"
 PAGE_TAG = b"gaugeblock.kv.page\0"
 
 
-def root_key(model: str, dtype: str, shape: KVShape, *, tp_rank: int = 0, tp_size: int = 1) -> bytes:
-    """Return the key that all chains of one model, type and layout start from. ``model``: name and revision."""
+def root_key(
+    model: str,
+    dtype: str,
+    shape: KVShape,
+    *,
+    constants: Mapping[str, object] | None = None,
+    tp_rank: int = 0,
+    tp_size: int = 1,
+) -> bytes:
+    """Return the key that all chains of one model, type and layout start from. ``model``: name and revision.
+
+    ``constants``: what else a token's KV depends on and the revision of the weights does not say, by name.
+    """
     fields = {
         "model": model,
+        "constants": dict(constants or {}),
         "dtype": dtype,
         "layers": shape.layers,
         "kv_heads": shape.kv_heads,

@@ -160,8 +160,8 @@ class KVManager:
 
     def prefetch(self, requests: Sequence[tuple[Sequence[int], str]]) -> None:
         """Bring what the next requests will need nearer, in the order of their turn. Each: its tokens and its salt."""
-        chains = [chain_keys(space_key(self.root, salt=s), t, self.page_size) for t, s in requests]
         if self.prefix_cache:
+            chains = [chain_keys(space_key(self.root, salt=s), t, self.page_size) for t, s in requests]
             self.offload.prefetch([keys[len(self.index.match(keys)) :] for keys in chains])
 
     def close(self, *, keep: bool = True) -> None:
@@ -171,7 +171,7 @@ class KVManager:
         """
         if keep and self.offload.disk is not None:
             cached = self.index.victims(len(self.index), lambda page: True)
-            self.offload.save([self._payload(node) for node in cached])
+            self.offload.save(self._payload(node) for node in cached if self.offload.lacks(node.key))
         self.offload.close()
 
     def recount(self) -> None:
@@ -208,7 +208,7 @@ class KVManager:
 
     def _evict(self, count: int) -> None:
         victims = self.index.victims(count, self._is_idle)
-        self.offload.store([self._payload(node) for node in victims])
+        self.offload.store([self._payload(node) for node in victims if self.offload.lacks(node.key)])
         for node in victims:
             self.index.remove(node, evicted=True)
             self.pool.reclaim(node.page)

@@ -8,10 +8,10 @@ brought from disk to host before its turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 
 from torch import Tensor
 
@@ -42,7 +42,7 @@ class Offload:
         self.host = host
         self.disk = disk
         self.prefetched = 0
-        self.lost = 0  # pages whose last copy went
+        self.lost = 0  # pages that there was no room for any more
         self._fetches: deque[_Fetch] = deque()
 
     def lookup(self, key: bytes) -> Lookup:
@@ -62,6 +62,12 @@ class Offload:
             found += 1
         return found
 
+    def lacks(self, key: bytes) -> bool:
+        """Say whether a tier would take a page that it does not have: else there is no need to copy it."""
+        if self.host.index.capacity and self.host.index.lookup(key) is Lookup.MISS:
+            return True
+        return self.disk is not None and self.disk.index.lookup(key) is Lookup.MISS
+
     def store(self, payloads: Sequence[Payload]) -> None:
         """Keep pages as well as the tiers can. Children first: what there is no room for is lost from the end."""
         self.poll()
@@ -76,6 +82,7 @@ class Offload:
     def load(self, keys: Sequence[bytes]) -> list[Tensor]:
         """Return the bytes of leading ``keys``, as many as really come: a load that fails is a miss."""
         self.poll()
+        keys = keys[: self.prefix(keys)]
         if any(self.host.index.lookup(key) is Lookup.PENDING for key in keys):
             self._end_fetches(wait=True)
         found: list[Tensor] = []
@@ -108,8 +115,8 @@ class Offload:
             return
         left = self._prefetch_room()
         keep: list[bytes] = []
-        for chain in chains:
-            here = chain[: self.prefix(chain)]
+        for wanted in chains:
+            here = wanted[: self.prefix(wanted)]
             self.touch(here)
             keep += here
             for key in here:
@@ -128,15 +135,6 @@ class Offload:
             self.disk.poll()
             self._end_fetches(wait=False)
 
-    def flush(self) -> int:
-        """Bring to disk what lies in the host alone and wait for it; return how many pages are not on disk."""
-        if self.disk is None:
-            return len(self.host)
-        self._end_fetches(wait=True)
-        self.disk.write(self.host.payloads())
-        self.disk.settle()
-        return sum(self.disk.index.lookup(payload.key) is not Lookup.HIT for payload in self.host.payloads())
-
     def clear(self) -> None:
         """Forget everything, on disk too."""
         self._end_fetches(wait=True)
@@ -144,18 +142,19 @@ class Offload:
         if self.disk is not None:
             self.disk.clear()
 
-    def save(self, payloads: Sequence[Payload]) -> int:
-        """Write pages to disk, past the host, with all that lies in the host alone; return how many did not get there.
+    def save(self, payloads: Iterable[Payload]) -> None:
+        """Write to disk, and wait for it, what lies in the host alone and then ``payloads``, past the host.
 
-        ``payloads`` in the order in which they would be evicted: a disk too small for all keeps the last.
+        ``payloads`` in the order in which they would be evicted: a disk too small for all keeps the last. They are
+        taken a batch at a time.
         """
-        self.flush()
         if self.disk is None:
-            return len(payloads)
-        for start in range(0, len(payloads), SAVE_BATCH):
-            self.disk.write(payloads[start : start + SAVE_BATCH])
+            return
+        self._end_fetches(wait=True)
+        rest = chain(self.host.payloads(), payloads)
+        while batch := list(islice(rest, SAVE_BATCH)):
+            self.disk.write(batch)
             self.disk.settle()
-        return sum(self.disk.index.lookup(payload.key) is not Lookup.HIT for payload in payloads)
 
     def close(self) -> None:
         """End what is on its way, and let go of the store's folder."""

@@ -28,9 +28,6 @@ class PageTable:
         self._columns: list[bytearray | array[int]] = [self.where, self.holds]
         self._parentless: dict[bytes, int] = {}  # children of keys that have no number
 
-    def __len__(self) -> int:
-        return len(self.numbers)
-
     def column(self, column: Column) -> Column:
         """Let an empty array have an entry for every number, 0 at first; who sets one resets it when the page goes."""
         column.extend([0] * len(self.keys))

@@ -77,7 +77,6 @@ class Tier:
         self.used = 0
         self.count = 0
         self.evictions = 0
-        self.refused = 0
         self.used_by: dict[str, int] = {}
         self._bit = bit
         self._owners: dict[int, str] = {}  # of the pages whose owner has a quota
@@ -110,7 +109,6 @@ class Tier:
         fresh = [page for key, page in asked.items() if (n := numbers.get(key)) is None or not state[n]]
         victims = self._choose(fresh, asked.keys() | keep if keep else asked.keys())
         if victims is None:
-            self.refused += len(fresh)
             return None
         evicted = [self.table.keys[number] for number in victims]
         for number in victims:

@@ -197,3 +197,18 @@ def test_recount_sees_damage(damage):
         kv.offload.host.index.used = 1
     with pytest.raises(KVError):
         kv.recount()
+
+
+@pytest.mark.parametrize(("host_pages", "copies"), [(0, 0), (8, 2)])
+def test_an_evicted_page_is_copied_only_for_a_tier_that_lacks_it(host_pages, copies, monkeypatch):
+    kv = manager(2, host_pages=host_pages)
+    copied, read_page = [], kv.storage.read_page
+    monkeypatch.setattr(kv.storage, "read_page", lambda page: copied.append(page) or read_page(page))
+    fill(kv, [0, 0, 0, 0])
+    fill(kv, [1, 1, 1, 1])
+    assert (len(copied), kv.evicted) == (copies, 2)
+    hit(kv, [0, 0, 0, 0])  # with a host its pages come back, and leave again below
+    before = len(copied)
+    fill(kv, [1, 1, 1, 1])
+    assert kv.evicted >= 4
+    assert len(copied) == before

@@ -12,7 +12,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from gaugeblock.fixtures.goldens.simulators import SIMULATORS, Tie
-from gaugeblock.fixtures.policy_hits import traces
+from gaugeblock.fixtures.policy_hits import peer_hits, traces
 from gaugeblock.fixtures.traces import accesses, generate_trace
 from gaugeblock.reference.kv.policies import POLICIES
 from gaugeblock.reference.kv.policies.frontier import in_order
@@ -20,7 +20,6 @@ from gaugeblock.reference.kv.policies.s3fifo import S3FIFO
 from gaugeblock.reference.kv.replay import Accesses, replay
 
 CAPACITY = 20
-LIBCACHESIM = {"lru": "LRU", "size": "Size", "gdsf": "GDSF", "arc": "ARC", "s3fifo": "S3FIFO"}
 
 every_policy = pytest.mark.parametrize("name", POLICIES)
 steps = st.lists(
@@ -85,16 +84,6 @@ def test_evicts_as_the_paper_read_literally(name: str, data: st.DataObject) -> N
         assert evicted == wanted
 
 
-def hits_of_libcachesim(trace: Accesses, name: str, capacity: int) -> int:
-    cache = getattr(libcachesim, LIBCACHESIM[name])(capacity, hashpower=16)
-    hits = 0
-    for time, page in enumerate(trace.order):
-        request = libcachesim.Request(obj_id=page + 1, obj_size=trace.sizes[page])
-        request.clock_time = time
-        hits += bool(cache.get(request))
-    return hits
-
-
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.25])
 @pytest.mark.parametrize("name", ["lru", "gdsf", "arc", "s3fifo"])
 def test_hits_at_one_size_are_those_of_libcachesim(name: str, share: float) -> None:
@@ -102,7 +91,7 @@ def test_hits_at_one_size_are_those_of_libcachesim(name: str, share: float) -> N
     capacity = int(share * trace.unique_bytes)
     result = replay(trace, POLICIES[name](capacity), capacity)
     assert result.evicted > 500
-    assert result.hits == hits_of_libcachesim(trace, name, capacity)
+    assert result.hits == peer_hits(libcachesim, trace, name, capacity)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.15, 0.25])
@@ -117,7 +106,7 @@ def test_hits_at_sizes_that_all_differ_are_those_of_libcachesim(name: str, share
     capacity = int(share * trace.unique_bytes)
     result = replay(trace, POLICIES[name](capacity), capacity)
     assert result.evicted > 500
-    assert result.hits == hits_of_libcachesim(trace, name, capacity)
+    assert result.hits == peer_hits(libcachesim, trace, name, capacity)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gaugeblock.conformance.bench.prefill.models import kv_row
 from gaugeblock.reference.engine._streamed_tiers import HostTier
 
 ROUNDS = 7
@@ -35,10 +36,8 @@ class Copies:
 
 def measure_copies(model: Any, tokens: int, rounds: int = ROUNDS) -> Copies:
     """Move the KV of ``tokens`` tokens both ways: as one pinned block, and piece by piece as a prefill does."""
-    config, device = model.config, model.device
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rows = torch.zeros((tokens, 2, config.num_key_value_heads, head_dim), dtype=model.dtype, device=device)
-    layers = config.num_hidden_layers
+    device, layers = model.device, model.config.num_hidden_layers
+    rows = torch.zeros((tokens, *kv_row(model)), dtype=model.dtype, device=device)
     host = torch.zeros((layers, *rows.shape), dtype=rows.dtype, pin_memory=device.type == "cuda")
     whole = torch.zeros_like(host, device=device)
     tier = HostTier(device, tokens, PIECE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,13 @@ def load(folder: Path | None, shape: str | None, dtype: str, device: str) -> Any
     return model.to(device=device, dtype=precision).eval()
 
 
-def kv_bytes_per_token(model: Any) -> int:
-    """Return the bytes of K and V of one token over all layers."""
+def kv_row(model: Any) -> tuple[int, int, int]:
+    """Return the shape of one token's KV in one layer: (2, kv_heads, head_dim)."""
     config = model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * model.dtype.itemsize)
+    return 2, config.num_key_value_heads, head_dim
+
+
+def kv_bytes_per_token(model: Any) -> int:
+    """Return the bytes of K and V of one token over all layers."""
+    return int(model.config.num_hidden_layers * math.prod(kv_row(model)) * model.dtype.itemsize)
