@@ -15,6 +15,7 @@ from gaugeblock.reference.router.metrics import CONTENT_TYPE, Metrics
 from gaugeblock.reference.router.policies.base import Policy
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.reply import Reply
+from gaugeblock.reference.router.spec import WorkerSpec
 from gaugeblock.reference.router.worker import Health, Worker
 
 Handler = Callable[[Request, Reply], Awaitable[None] | None]
@@ -61,14 +62,16 @@ class Admin:
         reply.json(200, "OK", {"workers": workers, "total": len(workers)})
 
     def add_worker(self, request: Request, reply: Reply) -> None:
-        """Add ``{"url": …}``: 202, since traffic waits for its first good health check; 200 if it is known."""
+        """Add ``{"url": …}`` with any field of ``WorkerSpec``; 200 if it is known.
+
+        202 if it is new: traffic waits for its first good health check.
+        """
         data = _object(request.body)
-        url = data.get("url") if data else None
-        if not isinstance(url, str):
+        if data is None:
             reply.error(400, "Bad Request", "bad_worker", 'the body must be {"url": "http://HOST:PORT"}')
             return
         try:
-            worker, new = self._registry.add(url)
+            worker, new = self._registry.add(WorkerSpec.of(data))
         except ValueError as error:
             reply.error(400, "Bad Request", "bad_worker", str(error))
             return

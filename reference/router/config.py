@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from gaugeblock.reference.router.policies import policy_names
-from gaugeblock.reference.router.urls import worker_id
+from gaugeblock.reference.router.spec import WorkerSpec
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class RouterConfig:
         ValueError: naming the field, the value and what is legal.
     """
 
-    worker_urls: tuple[str, ...] = ()
+    worker_urls: tuple[str, ...] = ()  # regular GPU workers of the default pool that tell their models themselves
+    workers: tuple[WorkerSpec, ...] = ()  # all others; a table of the fields of WorkerSpec is taken too
     policy: str = "cache_aware"
     seed: int | None = None
 
@@ -78,14 +81,30 @@ class RouterConfig:
             if isinstance(value, str):
                 raise ValueError(f"{name} must be a list of strings, got the string {value!r}")
             object.__setattr__(self, name, tuple(value))
-        for url in self.worker_urls:
-            worker_id(url)
+        object.__setattr__(self, "workers", _specs(self.workers))
+        twice = [url for url, count in Counter(spec.url for spec in self.specs).items() if count > 1]
+        if twice:
+            raise ValueError(f"the worker {twice[0]} is declared twice")
         if self.policy not in policy_names():
             raise ValueError(f"policy must be one of {', '.join(policy_names())}; got {self.policy!r}")
         if type(self.session_affinity) is not bool:
             raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
         for field in fields(self):
             _check_number(field.name, getattr(self, field.name))
+
+    @property
+    def specs(self) -> tuple[WorkerSpec, ...]:
+        """All declared workers."""
+        return (*(WorkerSpec(url) for url in self.worker_urls), *self.workers)
+
+
+def _specs(workers: Iterable[WorkerSpec | Mapping[str, object]]) -> tuple[WorkerSpec, ...]:
+    if isinstance(workers, str | Mapping):
+        raise ValueError(f"workers must be a list of tables, got {workers!r}")
+    for worker in workers:
+        if not isinstance(worker, WorkerSpec | Mapping):
+            raise ValueError(f'a worker must be a table such as {{url = "http://HOST:PORT"}}, got {worker!r}')
+    return tuple(spec if isinstance(spec, WorkerSpec) else WorkerSpec.of(spec) for spec in workers)
 
 
 _AT_LEAST_ONE = {"health_failures", "health_successes", "breaker_failures", "breaker_probes", "breaker_successes"}
@@ -96,7 +115,7 @@ _POSITIVE = {
 _OPTIONAL = {"connect_timeout", "idle_timeout", "total_timeout", "seed"}
 _WHOLE = {"max_sessions", "cache_bytes", "max_prefix_bytes", "min_match_bytes", "retries", "retry_burst", "hold_bytes"}
 _WHOLE |= {"max_head_bytes", "max_body_bytes"} | _AT_LEAST_ONE
-_NOT_NUMBERS = {"worker_urls", "session_headers", "policy", "session_affinity", "worker_api_key", "seed"}
+_NOT_NUMBERS = {"worker_urls", "workers", "session_headers", "policy", "session_affinity", "worker_api_key", "seed"}
 
 
 def _check_number(name: str, value: object) -> None:

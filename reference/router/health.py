@@ -30,14 +30,22 @@ async def check(worker: Worker, config: RouterConfig) -> None:
 
 
 async def learn_models(worker: Worker, config: RouterConfig) -> None:
-    """Note every name under which a worker knows its model, and what it lists; nothing if it does not tell."""
+    """Note every name under which a worker knows its model, and what it lists; nothing if it does not tell.
+
+    Names that the operator declared count instead of the worker's own.
+    """
     timeout, key = config.health_timeout, config.worker_api_key
     info = await try_call(worker.upstream, b"GET", b"/get_model_info", timeout, api_key=key)
     listed = await try_call(worker.upstream, b"GET", b"/v1/models", timeout, api_key=key)
     names = _info_names(info.json()) if info is not None and info.status == 200 else []
     entries = _entries(listed.json()) if listed is not None and listed.status == 200 else []
-    worker.models = frozenset([*names, *(entry["id"] for entry in entries)])
-    worker.model_entries = entries or [{"id": name, "object": "model"} for name in names[:1]]
+    declared = worker.spec.models
+    if declared:
+        told = {entry["id"]: entry for entry in entries}
+        worker.model_entries = [told.get(name, {"id": name, "object": "model"}) for name in declared]
+    else:
+        worker.models = frozenset([*names, *(entry["id"] for entry in entries)])
+        worker.model_entries = entries or [{"id": name, "object": "model"} for name in names[:1]]
 
 
 def _entries(data: Any) -> list[dict[str, Any]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.health import watch
+from gaugeblock.reference.router.spec import TIERS, WorkerSpec
 from gaugeblock.reference.router.urls import worker_id
 from gaugeblock.reference.router.worker import Health, Worker
 
@@ -25,8 +26,8 @@ class Registry:
 
     def start(self) -> None:
         """Add the configured workers and begin to check them."""
-        for url in self._config.worker_urls:
-            self.add(url)
+        for spec in self._config.specs:
+            self.add(spec)
 
     async def stop(self) -> None:
         """End the health checks and close the connections to workers."""
@@ -38,20 +39,21 @@ class Registry:
         for worker in self.workers.values():
             worker.upstream.close()
 
-    def add(self, url: str) -> tuple[Worker, bool]:
+    def add(self, spec: WorkerSpec) -> tuple[Worker, bool]:
         """Add a worker, or stop its draining; returns it and whether it is new. It gets traffic once it is healthy.
 
         Raises:
-            ValueError: not the URL of a worker.
+            ValueError: the worker is known and was declared otherwise.
         """
-        identity = worker_id(url)
-        known = self.workers.get(identity)
+        known = self.workers.get(spec.url)
         if known is not None:
+            if spec not in (known.spec, WorkerSpec(spec.url)):
+                raise ValueError(f"the worker {spec.url} is known with other fields; remove it first")
             known.draining, known.on_idle = False, None
             return known, False
-        worker = Worker(identity, self._config, self._clock)
-        self.workers[identity] = worker
-        self._watchers[identity] = asyncio.create_task(watch(worker, self._config))
+        worker = Worker(spec, self._config, self._clock)
+        self.workers[worker.id] = worker
+        self._watchers[worker.id] = asyncio.create_task(watch(worker, self._config))
         return worker, True
 
     def find(self, url: str) -> Worker | None:
@@ -81,9 +83,34 @@ class Registry:
         worker.upstream.close()
         self._on_leave(worker.id)
 
-    def candidates(self, model: str | None, tried: Collection[str] = ()) -> list[Worker]:
-        """Return the workers that may take a request for ``model`` now, less those already tried."""
-        return [w for w in self.workers.values() if w.available() and w.serves(model) and w.id not in tried]
+    def candidates(
+        self,
+        model: str | None,
+        tried: Collection[str] = (),
+        *,
+        role: str = "regular",
+        pool: str | None = None,
+        tiers: Sequence[str] = TIERS,
+    ) -> list[Worker]:
+        """Return the workers that may take a request for ``model`` now, less those already tried.
+
+        Of ``tiers`` the first that has such a worker counts; ``pool`` None means any.
+        """
+        found = [
+            w
+            for w in self.workers.values()
+            if w.available() and w.id not in tried and w.spec.role == role and w.serves(model) and not w.full
+        ]
+        if pool is not None:
+            found = [worker for worker in found if worker.spec.pool == pool]
+        for tier in tiers:
+            if chosen := [worker for worker in found if worker.spec.tier == tier]:
+                return chosen
+        return []
+
+    def listed(self) -> list[str]:
+        """Return the names of all models that clients are shown."""
+        return sorted({name for worker in self.workers.values() for name in worker.listed()})
 
     def knows(self, model: str | None) -> bool:
         """Whether a worker serves the model, has not told what it serves, or no worker has been heard yet."""

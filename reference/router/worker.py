@@ -9,6 +9,7 @@ from typing import Any
 
 from gaugeblock.reference.router.breaker import Breaker, Outcome
 from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.spec import WorkerSpec
 from gaugeblock.reference.router.upstream import Upstream
 
 
@@ -21,17 +22,21 @@ class Health(StrEnum):
 
 
 class Worker:
-    """State of one worker. ``models`` is empty until the worker has told; such a worker takes any model."""
+    """State of one worker.
 
-    def __init__(self, identity: str, config: RouterConfig, clock: Callable[[], float]) -> None:
-        self.id = identity
+    ``models`` is what was declared of it; if nothing was, it is empty until the worker has told, and takes any model.
+    """
+
+    def __init__(self, spec: WorkerSpec, config: RouterConfig, clock: Callable[[], float]) -> None:
+        self.spec = spec
+        self.id = spec.url
         self.health = Health.UNKNOWN
         self.draining = False
-        self.models: frozenset[str] = frozenset()
+        self.models = frozenset(spec.models)
         self.model_entries: list[dict[str, Any]] = []  # as the worker lists them in /v1/models
         self.in_flight = 0
         self.outcomes = dict.fromkeys(Outcome, 0)
-        self.upstream = Upstream(identity, config.connect_timeout, config.pool_idle)
+        self.upstream = Upstream(spec.url, config.connect_timeout, config.pool_idle)
         self.breaker = Breaker(
             config.breaker_failures, config.breaker_cooldown, config.breaker_probes, config.breaker_successes, clock
         )
@@ -50,8 +55,14 @@ class Worker:
         """Return the names that the worker shows its clients; a path of its own disk is not among them."""
         return [str(entry["id"]) for entry in self.model_entries]
 
+    @property
+    def full(self) -> bool:
+        """Whether it has as many requests in flight as it may."""
+        most = self.spec.max_in_flight
+        return most is not None and self.in_flight >= most
+
     def available(self) -> bool:
-        """Whether a request may be sent here now."""
+        """Whether it serves now; one that is full serves the next request a little later."""
         return self.health is Health.HEALTHY and not self.draining and self.breaker.allows()
 
     def reason(self) -> str:
@@ -77,6 +88,7 @@ class Worker:
         return {
             "id": self.id,
             "url": self.id,
+            **self.spec.describe(),
             "models": sorted(self.models),
             "is_healthy": self.health is Health.HEALTHY,
             "health": self.health,

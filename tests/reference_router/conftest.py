@@ -86,6 +86,7 @@ class Worker:
     calls: list[Call] = field(default_factory=list)
     url: str = ""
     answer_admin: bool = True
+    spec: dict[str, Any] = field(default_factory=dict)  # declared beside the URL
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -236,9 +237,9 @@ async def open_lab(workers: list[Worker], *, ready: bool = True, **config: Any) 
     for worker in workers:
         await worker.start()
     defaults: dict[str, Any] = {"health_interval": 30.0, "health_join_interval": 0.02, "drain_timeout": 0.0, "seed": 1}
-    urls = tuple(worker.url for worker in workers)
+    declared: Any = [{"url": worker.url, **worker.spec} for worker in workers]
     try:
-        async with RouterServer(RouterConfig(worker_urls=urls, **{**defaults, **config}), "127.0.0.1", 0) as server:
+        async with RouterServer(RouterConfig(workers=declared, **{**defaults, **config}), "127.0.0.1", 0) as server:
             lab = Lab(server, workers)
             if ready:
                 registered = server.app.registry.workers.values()

@@ -1,0 +1,38 @@
+"""One request on its way through the router, and the receipt that tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gaugeblock.reference.router.front import Request
+from gaugeblock.reference.router.http1 import Header
+from gaugeblock.reference.router.policies.base import Decision
+from gaugeblock.reference.router.reply import Reply
+from gaugeblock.reference.router.rules import DEFAULT_ROUTE, Route
+from gaugeblock.reference.router.view import Reading
+
+
+@dataclass(slots=True)
+class Journey:
+    """What was read of a request, where it may go, which workers it has seen, and when it must be over (loop time)."""
+
+    request: Request
+    reply: Reply
+    reading: Reading
+    deadline: float | None
+    route: Route = DEFAULT_ROUTE
+    tried: set[str] = field(default_factory=set)
+    decision: Decision | None = None
+
+    def receipt(self, *, worker: bool = True) -> list[Header]:
+        """Return the route receipt. An error of the router's own does not name the worker."""
+        decision = self.decision
+        if decision is None:
+            return [(b"x-gaugeblock-reason", b"no_worker"), (b"x-gaugeblock-attempts", b"0")]
+        return [
+            *([(b"x-gaugeblock-worker", decision.worker.encode())] if worker else []),
+            (b"x-gaugeblock-policy", decision.policy.encode()),
+            (b"x-gaugeblock-reason", decision.reason.encode()),
+            (b"x-gaugeblock-attempts", b"%d" % len(self.tried)),
+            (b"x-gaugeblock-predicted-prefix", b"%d" % decision.matched),
+        ]

@@ -1,0 +1,30 @@
+"""Telling an abandoned worker to stop generating what nobody will read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+
+from gaugeblock.reference.router.calls import try_call
+from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.worker import Worker
+
+_MOST = 32  # aborts for one request
+
+
+class Orphans:
+    """Sends aborts in the background and holds on to them until they are over."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._timeout, self._key = config.admin_timeout, config.worker_api_key
+        self._running: set[asyncio.Task[object]] = set()
+
+    def abort(self, worker: Worker, rids: Iterable[str]) -> None:
+        """Tell a worker to stop the requests of these ids, without waiting for it."""
+        for rid, _ in zip(rids, range(_MOST), strict=False):
+            body = json.dumps({"rid": rid}).encode()
+            call = try_call(worker.upstream, b"POST", b"/abort_request", self._timeout, body=body, api_key=self._key)
+            task: asyncio.Task[object] = asyncio.create_task(call)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)

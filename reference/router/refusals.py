@@ -1,0 +1,63 @@
+"""What the router says itself when no worker's answer reaches the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gaugeblock.reference.router.journey import Journey
+from gaugeblock.reference.router.relay import tell_break
+from gaugeblock.reference.router.watch import FailureKind
+
+FAILURES: dict[FailureKind, tuple[int, str, str, str]] = {
+    "connect": (503, "Service Unavailable", "no_available_worker", "no worker could be reached"),
+    "reset": (502, "Bad Gateway", "worker_reset", "the worker closed the connection before it answered"),
+    "malformed": (502, "Bad Gateway", "worker_malformed", "the worker's answer is not valid HTTP"),
+    "truncated": (502, "Bad Gateway", "worker_truncated", "the worker ended its answer too early"),
+    "idle": (504, "Gateway Timeout", "idle_timeout", "the worker was silent for too long"),
+    "total": (504, "Gateway Timeout", "total_timeout", "the request took too long"),
+}
+"""Status, reason, code and message of each way in which an exchange breaks."""
+
+
+def unavailable(journey: Journey, code: str, message: str, wait: int) -> None:
+    """Answer 503 with the seconds after which another try makes sense."""
+    headers = [*journey.receipt(worker=False), (b"Retry-After", b"%d" % wait)]
+    family = journey.reading.family
+    journey.reply.error(503, "Service Unavailable", code, message, family=family, headers=headers)
+
+
+def no_worker(journey: Journey, wait: int) -> None:
+    """No worker may take the request now."""
+    message = f"no worker is available for this request; try again in {wait} s"
+    unavailable(journey, "no_available_worker", message, wait)
+
+
+def unknown_model(journey: Journey, known: Iterable[str]) -> None:
+    """No worker has the model."""
+    message = f"model {journey.reading.view.model!r} is not served here; known: {', '.join(known)}"
+    journey.reply.error(404, "Not Found", "model_not_found", message, family=journey.reading.family)
+
+
+def failed(journey: Journey, kind: FailureKind, wait: int) -> None:
+    """The last worker failed before the client got anything."""
+    status, reason, code, message = FAILURES[kind]
+    if status == 503:
+        unavailable(journey, code, message, wait)
+        return
+    headers = journey.receipt(worker=False)
+    journey.reply.error(status, reason, code, message, family=journey.reading.family, headers=headers)
+
+
+def broke_off(journey: Journey, kind: FailureKind) -> None:
+    """The worker failed in the middle of its answer."""
+    status, _, code, _ = FAILURES[kind]
+    tell_break(journey.reply, journey.reading, status, code, "the worker failed in the middle of its answer")
+
+
+def shutting_down(journey: Journey) -> None:
+    """The router stops before the answer is whole; nothing is said to a client that has left."""
+    message = "the router is shutting down"
+    if journey.reply.started:
+        tell_break(journey.reply, journey.reading, 503, "router_shutdown", message)
+    elif journey.reply.connected:
+        unavailable(journey, "router_shutdown", message, 1)
