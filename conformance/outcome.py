@@ -48,6 +48,10 @@ class Unsupported(NotRun):
     outcome = Outcome.UNSUPPORTED
 
 
+class Beyond(Unsupported):
+    """The kit cannot set up what the check needs in front of this target; no claim is broken by that."""
+
+
 class Blocked(NotRun):
     """A gate below failed."""
 
@@ -63,6 +67,11 @@ class Inconclusive(NotRun):
 def unsupported(reason: str) -> NoReturn:
     """End the check: the target does not claim what it needs. ``reason`` names the remedy."""
     raise Unsupported(reason)
+
+
+def beyond(reason: str) -> NoReturn:
+    """End the check as unsupported although the feature may be claimed: ``reason`` says what would make it possible."""
+    raise Beyond(reason)
 
 
 def inconclusive(reason: str) -> NoReturn:

@@ -17,7 +17,10 @@ MESSAGE_LIMIT = 4000  # characters of a failure message kept in the verdict
 
 @dataclass
 class Result:
-    """What one check came to on one target. ``expected_failure`` is the user's reason to expect that it fails."""
+    """What one check came to on one target. ``expected_failure`` is the user's reason to expect that it fails.
+
+    ``beyond`` says that the kit could not set up what it needs.
+    """
 
     check: Check
     target: str
@@ -26,6 +29,7 @@ class Result:
     evidence: list[Any] = field(default_factory=list)
     seconds: float = 0.0
     expected_failure: str | None = None
+    beyond: bool = False
 
     @property
     def outcome(self) -> Outcome:

@@ -14,12 +14,15 @@ from gaugeblock.fixtures.faults.record import find_fault
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.router import RouterBench
 from gaugeblock.fixtures.targets.router_launch import (
+    LabConfig,
     RouterLauncher,
     command_launcher,
     launcher,
     reference_launcher,
 )
 from gaugeblock.fixtures.targets.router_live import LiveRouter, embedded_live, routed_engines
+from gaugeblock.fixtures.targets.router_probe import infer
+from gaugeblock.fixtures.targets.router_running import RunningBench, parse_workers, running_launcher
 
 LIVE_TIMEOUT = 60.0
 """Total seconds of one call to a live router, unless --gb-timeout says otherwise: its engines may run on a CPU."""
@@ -32,12 +35,19 @@ def router_bench(request: pytest.FixtureRequest) -> Iterator[RouterBench]:
     chosen = _launcher(options)
     if chosen is None:
         unsupported(
-            "a running router cannot be put in front of scripted workers: name one that the kit starts, with "
-            "--router NAME or --router-cmd 'cmd … {worker_urls} {port}'"
+            "a running router is held to this with scripted workers in the places of its own: name those with "
+            "--router-workers http://HOST:PORT,…, or a router that the kit starts with --router NAME or --router-cmd "
+            "'cmd … {worker_urls} {port}'"
         )
-    request.config.stash[TARGETS]["router"] = {"name": chosen.name, "features": sorted(chosen.features)}
-    bench = RouterBench(chosen)
+    target: dict[str, object] = {"name": chosen.name, "features": sorted(chosen.features)}
+    request.config.stash[TARGETS]["router"] = target
+    bench = RunningBench(chosen) if chosen.running else RouterBench(chosen)
     try:
+        if chosen.inferred:
+            found = infer(bench)
+            target |= {"inferred": found.features, "order": found.order, "features": sorted(bench.launcher.features)}
+        if chosen.running:
+            target |= {"url": chosen.running.url, "workers": list(chosen.running.workers)}
         yield bench
     finally:
         bench.close()
@@ -57,9 +67,15 @@ def live_router(request: pytest.FixtureRequest) -> Iterator[LiveRouter]:
     """The user's running router, or the router under check in front of the named engines, or of scripted workers."""
     options = request.config.stash[OPTIONS]
     timeout = options.request_timeout or LIVE_TIMEOUT
-    if options.router_url:
+    if options.router_url and not options.router_workers:
         request.config.stash[TARGETS]["router"] = {"url": options.router_url, "engines": list(options.engine_urls)}
         yield LiveRouter(options.router_url, options.engine_urls, api_key=options.api_key, timeout=timeout)
+        return
+    if options.router_workers:
+        bench: RouterBench = request.getfixturevalue("router_bench")
+        assert bench.launcher.running is not None
+        lab = bench.lab(LabConfig(workers=len(bench.launcher.running.workers)), fresh=False)
+        yield LiveRouter(lab.url, [worker.url for worker in lab.workers], timeout=timeout)
         return
     chosen = _launcher(options)
     assert chosen is not None
@@ -72,6 +88,8 @@ def _launcher(options: TargetOptions) -> RouterLauncher | None:
         return command_launcher(options.router_cmd, options.claims)
     if options.router_name and options.router_name != "reference":
         return launcher(options.router_name)
+    if options.router_url and options.router_workers:
+        return running_launcher(options.router_url, parse_workers(options.router_workers), options.claims)
     if options.router_url and not options.router_name:
         return None
     fault = options.fault if options.fault and find_fault(options.fault).place == "router" else None

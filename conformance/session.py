@@ -12,7 +12,7 @@ import pytest
 
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
 from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
-from gaugeblock.conformance.outcome import Blocked, NotRun, Outcome
+from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
@@ -23,6 +23,7 @@ from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.probe import FEATURES as ENGINE_FEATURES
 from gaugeblock.fixtures.targets.router_launch import FEATURES as ROUTER_FEATURES
 from gaugeblock.fixtures.targets.router_launch import LAUNCHERS, command_launcher
+from gaugeblock.fixtures.targets.router_running import parse_workers
 
 DEPENDS = {"load": ("engine",)}
 """Layers whose checks use another layer's target: that layer's gate blocks them too."""
@@ -133,6 +134,7 @@ class KitSession:
             return report
         result = self.run.result(check, target_of(item))
         result.seconds += call.duration
+        result.beyond |= call.excinfo is not None and isinstance(call.excinfo.value, Beyond)
         if call.excinfo is not None and isinstance(call.excinfo.value, KitError):  # no check can go on from there
             self.run.abort = describe(call.excinfo.value)
             item.session.shouldstop = self.run.abort
@@ -161,7 +163,8 @@ class KitSession:
         if result.outcome is Outcome.PASSED and expected is not None:
             result.expected_failure = None
             result.add(Outcome.FAILED, f"passes, but is listed as an expected failure ({expected}): remove the line")
-        if feature in self.options.claims and result.outcome in (Outcome.UNSUPPORTED, Outcome.SKIPPED):
+        held = feature in self.options.claims and not result.beyond
+        if held and result.outcome in (Outcome.UNSUPPORTED, Outcome.SKIPPED):
             result.outcomes = []
             result.add(Outcome.FAILED, f"the feature {feature!r} is claimed, but the check did not run")
 
@@ -209,6 +212,7 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
     options = TargetOptions(
         engine_urls=tuple(url.rstrip("/") for url in get("gb_engine_url")),
         router_url=get("gb_router_url"),
+        router_workers=get("gb_router_workers"),
         router_cmd=get("gb_router_cmd"),
         router_name=get("gb_router"),
         model=get("gb_model"),
@@ -246,6 +250,8 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         )
     if options.kv and not _importable(options.kv.partition(":")[0]):
         raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")
+    if options.router_workers is not None:
+        parse_workers(options.router_workers)
     if options.router_cmd:
         command_launcher(options.router_cmd, options.claims)
     if options.router_name:

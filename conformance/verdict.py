@@ -163,6 +163,7 @@ def reproduce(result: Result, options: TargetOptions) -> str:
     pairs: list[tuple[str, str | None]] = [("--engine-url", url) for url in urls]
     pairs += [
         ("--router-url", options.router_url),
+        ("--router-workers", options.router_workers),
         ("--router-cmd", options.router_cmd),
         ("--router", options.router_name),
         ("--kernels", options.kernels),
@@ -173,6 +174,7 @@ def reproduce(result: Result, options: TargetOptions) -> str:
     for name, value in pairs:
         if value:
             words += [name, value]
+    words += [word for claim in sorted(options.claims) for word in ("--claim", claim)]
     if options.api_key is not None:
         words += ["--api-key-env", options.api_key_env]
     if options.request_timeout is not None:

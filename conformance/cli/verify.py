@@ -25,6 +25,11 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
 @click.option("--engine-url", multiple=True, metavar="URL", help="An engine endpoint; repeat it for several.")
 @click.option("--router-url", metavar="URL", help="A running router in front of real engines.")
 @click.option(
+    "--router-workers",
+    metavar="URLS",
+    help="Its worker addresses, comma-separated and free: the kit listens there as scripted workers.",
+)
+@click.option(
     "--router-cmd",
     metavar="CMD",
     help="Starts your router: 'cmd … {worker_urls} {port}'; --flag={worker_url} repeats.",

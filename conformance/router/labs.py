@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gaugeblock.conformance.outcome import unsupported
+from gaugeblock.conformance.outcome import beyond, inconclusive, unsupported
 from gaugeblock.fixtures.targets.router import RouterBench, RouterLab
 from gaugeblock.fixtures.targets.router_launch import FEATURES, POLICY_FEATURES, LabConfig
+from gaugeblock.fixtures.targets.router_running import Unsettled
 
 
 class LabFactory:
@@ -30,4 +31,11 @@ class LabFactory:
         if missing:
             needed = "; ".join(f"{name} ({FEATURES[name]})" for name in missing)
             unsupported(f"the router {self.launcher.name!r} does not claim {needed}")
-        return self._bench.lab(LabConfig(policy=policy, **settings), fresh=fresh)
+        config = LabConfig(policy=policy, **settings)
+        reason = self._bench.beyond(config, fresh=fresh)
+        if reason:
+            beyond(reason)
+        try:
+            return self._bench.lab(config, fresh=fresh)
+        except Unsettled as trouble:
+            inconclusive(str(trouble))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.router.labs import LabFactory
 
-REQUESTS = 12
+REQUESTS = 24
 
 
 @check(
     "RTR-031",
     feature="health",
-    bound="exact once the router counts 2 healthy workers: 0 of 12 requests, then at least 1 of 12 after recovery",
+    bound="exact once the router counts 2 healthy workers: 0 of 24 requests, then at least 1 of 24 after recovery",
     sources=("https://github.com/vllm-project/aibrix/issues/781",),
 )
 def test_rtr_031(router_lab: LabFactory) -> None:

@@ -10,14 +10,14 @@ from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.errors import TargetFault
 from gaugeblock.fixtures.targets.router import RouterLab
 
-REQUESTS = 12
+REQUESTS = 24
 
 
 @check(
     "RTR-035",
     feature="worker-admin",
     level="extended",
-    bound="at least 1 of 12 requests of a round robin over 3 once it is healthy; exactly 0 of 12 once it is gone",
+    bound="at least 1 of 24 requests of a round robin over 3 once it is healthy; exactly 0 of 24 once it is gone",
     sources=("https://github.com/envoyproxy/gateway/issues/7561",),
 )
 def test_rtr_035(router_lab: LabFactory) -> None:
