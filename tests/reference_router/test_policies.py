@@ -25,11 +25,13 @@ def text(prompt: str, **fields: Any) -> RequestView:
 
 
 def test_every_policy_file_is_found() -> None:
-    assert policy_names() == ["cache_aware", "least_load", "random", "round_robin"]
+    assert policy_names() == [
+        *("cache_aware", "consistent_hash", "least_load", "power_of_two", "random", "round_robin")
+    ]
 
 
 def test_unknown_policy_is_answered_with_the_legal_ones() -> None:
-    with pytest.raises(ValueError, match="cache_aware, least_load, random, round_robin"):
+    with pytest.raises(ValueError, match="cache_aware, consistent_hash, least_load, power_of_two, random"):
         make_policy("chache_aware", PolicySettings())
 
 

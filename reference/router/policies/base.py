@@ -21,10 +21,20 @@ class RequestView(NamedTuple):
 
 
 class WorkerView(NamedTuple):
-    """One worker that may take the request now. ``load`` is the number of requests the router has in flight there."""
+    """One worker that may take the request now; one that is at its cap of admission is not among them.
+
+    ``load`` is the number of requests the router has in flight there, ``weight`` what the worker is worth beside the
+    others: with twice the weight it is as busy at twice the load.
+    """
 
     id: str
     load: int = 0
+    weight: float = 1.0
+
+    @property
+    def pressure(self) -> float:
+        """Load by weight."""
+        return self.load / self.weight
 
 
 class Decision(NamedTuple):
@@ -45,13 +55,20 @@ class PolicySettings(NamedTuple):
     load_cost: float = 512.0
     session_ttl: float = 3600.0
     max_sessions: int = 100_000
+    hash_head_bytes: int = 1024
+    hash_load_factor: float = 1.25
+    hash_load_floor: int = 4
 
 
 class Policy(Protocol):
-    """A policy: ``decide`` reads, ``record`` learns what was decided. The clock and the dice come from outside."""
+    """A policy: ``decide`` reads, ``record`` learns what was decided. The clock and the dice come from outside.
+
+    Of the dice only ``random()`` is used: the one method of ``random.Random`` whose numbers Python promises to keep.
+    """
 
     name: str
     reads_prompt: bool
+    keeps_sessions: bool  # by itself, so that no table of sessions is laid over it
 
     def decide(self, request: RequestView, workers: Sequence[WorkerView], rng: Random, now: float) -> Decision:
         """Pick one of ``workers`` (never empty) for ``request``. Changes nothing."""
@@ -70,6 +87,7 @@ class Stateless:
     settings: PolicySettings
     name = "stateless"
     reads_prompt = False
+    keeps_sessions = False
 
     def record(self, request: RequestView, decision: Decision, now: float) -> None:
         """Learn nothing."""
@@ -93,8 +111,19 @@ def policy(name: str) -> Callable[[PolicyClass], PolicyClass]:
     return register
 
 
+def drawn(workers: Sequence[WorkerView], rng: Random) -> WorkerView:
+    """Return one of ``workers``, each as likely as its weight says. One alone costs no throw of the dice."""
+    if len(workers) == 1:
+        return workers[0]
+    point = rng.random() * sum(worker.weight for worker in workers)
+    for worker in workers:
+        point -= worker.weight
+        if point < 0:
+            return worker
+    return workers[-1]  # the sum was rounded up
+
+
 def idlest(workers: Sequence[WorkerView], rng: Random) -> WorkerView:
-    """Return a least loaded worker, ties broken at random so that idle workers do not herd."""
-    low = min(worker.load for worker in workers)
-    ties = [worker for worker in workers if worker.load == low]
-    return ties[0] if len(ties) == 1 else rng.choice(ties)
+    """Return a worker of the least pressure, ties broken at random so that idle workers do not herd."""
+    low = min(worker.load / worker.weight for worker in workers)
+    return drawn([worker for worker in workers if worker.load / worker.weight == low], rng)

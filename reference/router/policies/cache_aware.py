@@ -22,6 +22,7 @@ class CacheAware:
 
     name: str
     reads_prompt = True
+    keeps_sessions = False
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings

@@ -1,11 +1,11 @@
-"""Random: every available worker is as likely as any other."""
+"""Random: every available worker is as likely as its weight says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
 
-from gaugeblock.reference.router.policies.base import Decision, RequestView, Stateless, WorkerView, policy
+from gaugeblock.reference.router.policies.base import Decision, RequestView, Stateless, WorkerView, drawn, policy
 
 
 @policy("random")
@@ -13,5 +13,5 @@ class RandomPick(Stateless):
     """The baseline that every other policy has to beat."""
 
     def decide(self, request: RequestView, workers: Sequence[WorkerView], rng: Random, now: float) -> Decision:
-        """Pick a worker uniformly."""
-        return Decision(rng.choice(workers).id, self.name, "random")
+        """Pick a worker by lot."""
+        return Decision(drawn(workers, rng).id, self.name, "random")

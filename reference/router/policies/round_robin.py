@@ -17,7 +17,10 @@ from gaugeblock.reference.router.policies.base import (
 
 @policy("round_robin")
 class RoundRobin(Stateless):
-    """Remembers the last worker by id and model, so that workers may come and go without skipping anyone."""
+    """Remembers the last worker by id and model, so that workers may come and go without skipping anyone.
+
+    Everybody's turn is one request: weights are for the other policies.
+    """
 
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__(settings)

@@ -24,6 +24,7 @@ class SessionAffinity:
         self.base = base
         self.name = base.name
         self.reads_prompt = base.reads_prompt
+        self.keeps_sessions = True
         self.settings = settings
         self._pins: OrderedDict[tuple[str | None, str], Pin] = OrderedDict()  # least recently used first
 
