@@ -76,12 +76,10 @@ class RouterApp:
 
 
 def build_policy(config: RouterConfig) -> Policy:
-    """Return the configured policy, with session affinity on top if asked for."""
-    settings = PolicySettings(
-        config.cache_bytes, config.min_match_bytes, config.load_cost, config.session_ttl, config.max_sessions
-    )
+    """Return the configured policy, with session affinity on top if asked for and not in it."""
+    settings = PolicySettings(**{name: getattr(config, name) for name in PolicySettings._fields})
     base = make_policy(config.policy, settings)
-    return SessionAffinity(base, settings) if config.session_affinity else base
+    return SessionAffinity(base, settings) if config.session_affinity and not base.keeps_sessions else base
 
 
 def _refuse_method(reply: Reply, methods: tuple[bytes, ...]) -> None:

@@ -18,7 +18,9 @@ class RouterConfig:
     Routing: ``policy`` is one of :func:`policy_names`; with ``session_affinity`` a request that carries a session key
     (one of ``session_headers``, body ``session_id``, OpenAI ``user``) stays with its worker for ``session_ttl``.
     ``seed`` fixes the random ties. Cache-aware scores are ``matched bytes - load_cost * (in flight above the idlest)``;
-    a match counts from ``min_match_bytes`` on, or from half of the prompt.
+    a match counts from ``min_match_bytes`` on, or from half of the prompt. Consistent hashing takes the session, or the
+    first ``hash_head_bytes`` of the prompt, and passes on what is more than ``hash_load_factor`` times the worker's share
+    of the load (0: nothing) and than ``hash_load_floor`` requests.
 
     Failure: a request goes to at most ``1 + retries`` workers, and retries spend a shared budget that each request
     refills by ``retry_ratio`` up to ``retry_burst``. ``idle_timeout`` is the longest silence of a worker within a
@@ -44,6 +46,10 @@ class RouterConfig:
     max_prefix_bytes: int = 64 << 10
     min_match_bytes: int = 256
     load_cost: float = 512.0
+
+    hash_head_bytes: int = 1024
+    hash_load_factor: float = 1.25
+    hash_load_floor: int = 4
 
     health_interval: float = 5.0
     health_timeout: float = 5.0
@@ -91,6 +97,8 @@ class RouterConfig:
             raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
         for field in fields(self):
             _check_number(field.name, getattr(self, field.name))
+        if 0 < self.hash_load_factor < 1:
+            raise ValueError(f"hash_load_factor must be 0 for no bound, or >= 1; got {self.hash_load_factor!r}")
 
     @property
     def specs(self) -> tuple[WorkerSpec, ...]:
@@ -114,7 +122,7 @@ _POSITIVE = {
 }
 _OPTIONAL = {"connect_timeout", "idle_timeout", "total_timeout", "seed"}
 _WHOLE = {"max_sessions", "cache_bytes", "max_prefix_bytes", "min_match_bytes", "retries", "retry_burst", "hold_bytes"}
-_WHOLE |= {"max_head_bytes", "max_body_bytes"} | _AT_LEAST_ONE
+_WHOLE |= {"max_head_bytes", "max_body_bytes", "hash_head_bytes", "hash_load_floor"} | _AT_LEAST_ONE
 _NOT_NUMBERS = {"worker_urls", "workers", "session_headers", "policy", "session_affinity", "worker_api_key", "seed"}
 
 

@@ -87,7 +87,7 @@ class Proxy:
         if not workers:
             return None
         now = self._clock()
-        views = [WorkerView(worker.id, worker.in_flight) for worker in workers]
+        views = [WorkerView(worker.id, worker.in_flight, worker.spec.weight) for worker in workers]
         decision = self._policy.decide(view, views, self._rng, now)
         self._policy.record(view, decision, now)
         journey.decision = decision

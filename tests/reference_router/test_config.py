@@ -14,7 +14,7 @@ from gaugeblock.reference.router.urls import worker_id
     [
         (
             {"policy": "cache-aware"},
-            "policy must be one of cache_aware, least_load, random, round_robin; got 'cache-aware'",
+            "policy must be one of cache_aware, consistent_hash, least_load, power_of_two, random, round_robin; got 'cache-aware'",
         ),
         ({"retries": -1}, "retries must be a whole number >= 0; got -1"),
         ({"retries": 1.5}, "retries must be a whole number"),
