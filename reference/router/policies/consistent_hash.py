@@ -1,8 +1,8 @@
 """Consistent hashing: a key has a worker of its own, and workers that come or go move no key that is not theirs.
 
-Rendezvous hashing (Thaler and Ravishankar, IEEE/ACM Transactions on Networking 1998): each worker gets a number from its
-id and the key, and the highest has the key. With bounded load (Mirrokni, Thorup and Zadimoghaddam, SODA 2018): a worker
-that has more than its share passes the key on to the next in the key's own order.
+Rendezvous hashing (Thaler and Ravishankar, IEEE/ACM Transactions on Networking 1998): each worker gets a number from
+its id and the key, and the highest has the key. With bounded load (Mirrokni, Thorup and Zadimoghaddam, SODA 2018): a
+worker that has more than its share passes the key on to the next in the key's own order.
 """
 
 from __future__ import annotations
