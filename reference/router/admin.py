@@ -113,7 +113,8 @@ class Admin:
         """Flush all workers' caches: 200 only if every one did."""
         done = await self._tell_all(b"/flush_cache", None)
         for worker in done:
-            self._policy.forget(worker.id)
+            for name in worker.names:
+                self._policy.forget(name)
         self._sum_up(reply, "flushed", len(done))
 
     async def abort(self, request: Request, reply: Reply) -> None:

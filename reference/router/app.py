@@ -36,8 +36,9 @@ class RouterApp:
     def __init__(self, config: RouterConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self.policy = build_policy(config)
-        self.registry = Registry(config, clock, self.policy.forget)
-        self.proxy = Proxy(config, self.registry, self.policy, Random(config.seed), clock)
+        decode_policy = make_policy(config.decode_policy, _settings(config))
+        self.registry = Registry(config, clock, lambda worker: self._forget(worker, decode_policy))
+        self.proxy = Proxy(config, self.registry, self.policy, decode_policy, Random(config.seed), clock)
         self.metrics = Metrics(self.registry, self.proxy)
         self.admin = Admin(config, self.registry, self.policy, self.metrics)
         self._own = self.admin.routes()
@@ -62,6 +63,10 @@ class RouterApp:
         if pending is not None:
             await pending
 
+    def _forget(self, worker: str, decode_policy: Policy) -> None:
+        self.policy.forget(worker)
+        decode_policy.forget(worker)
+
     async def _forward(self, request: Request, reply: Reply) -> None:
         methods = FORWARDED.get(request.path)
         if methods is not None and request.method not in methods and not request.path.startswith("/v1/responses"):
@@ -77,9 +82,13 @@ class RouterApp:
 
 def build_policy(config: RouterConfig) -> Policy:
     """Return the configured policy, with session affinity on top if asked for and not in it."""
-    settings = PolicySettings(**{name: getattr(config, name) for name in PolicySettings._fields})
+    settings = _settings(config)
     base = make_policy(config.policy, settings)
     return SessionAffinity(base, settings) if config.session_affinity and not base.keeps_sessions else base
+
+
+def _settings(config: RouterConfig) -> PolicySettings:
+    return PolicySettings(**{name: getattr(config, name) for name in PolicySettings._fields})
 
 
 def _refuse_method(reply: Reply, methods: tuple[bytes, ...]) -> None:

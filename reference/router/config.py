@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from gaugeblock.reference.router.policies import policy_names
-from gaugeblock.reference.router.spec import WorkerSpec
+from gaugeblock.reference.router.spec import WorkerSpec, check_pools
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class RouterConfig:
     worker_urls: tuple[str, ...] = ()  # regular GPU workers of the default pool that tell their models themselves
     workers: tuple[WorkerSpec, ...] = ()  # all others; a table of the fields of WorkerSpec is taken too
     policy: str = "cache_aware"
+    decode_policy: str = "least_load"  # of decode workers; prefill workers have ``policy``
     seed: int | None = None
 
     session_affinity: bool = True
@@ -91,8 +92,10 @@ class RouterConfig:
         twice = [url for url, count in Counter(spec.url for spec in self.specs).items() if count > 1]
         if twice:
             raise ValueError(f"the worker {twice[0]} is declared twice")
-        if self.policy not in policy_names():
-            raise ValueError(f"policy must be one of {', '.join(policy_names())}; got {self.policy!r}")
+        check_pools(self.specs)
+        for name in ("policy", "decode_policy"):
+            if getattr(self, name) not in policy_names():
+                raise ValueError(f"{name} must be one of {', '.join(policy_names())}; got {getattr(self, name)!r}")
         if type(self.session_affinity) is not bool:
             raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
         for field in fields(self):
@@ -123,7 +126,8 @@ _POSITIVE = {
 _OPTIONAL = {"connect_timeout", "idle_timeout", "total_timeout", "seed"}
 _WHOLE = {"max_sessions", "cache_bytes", "max_prefix_bytes", "min_match_bytes", "retries", "retry_burst", "hold_bytes"}
 _WHOLE |= {"max_head_bytes", "max_body_bytes", "hash_head_bytes", "hash_load_floor"} | _AT_LEAST_ONE
-_NOT_NUMBERS = {"worker_urls", "workers", "session_headers", "policy", "session_affinity", "worker_api_key", "seed"}
+_NOT_NUMBERS = {"worker_urls", "workers", "session_headers", "policy", "decode_policy", "session_affinity"}
+_NOT_NUMBERS |= {"worker_api_key", "seed"}
 
 
 def _check_number(name: str, value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gaugeblock.reference.router.body import BodyReader
 from gaugeblock.reference.router.http1 import (
@@ -101,11 +102,26 @@ class Exchange(asyncio.Protocol):
         """
         if self._pieces or self.done or seconds <= 0:
             return
-        timer = self._loop.call_later(seconds, self._wake)
+        timer = self._loop.call_later(seconds, self.wake)
         try:
             await self._wait()
         finally:
             timer.cancel()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until ``true()``, which is asked at every event of the connection and at every :meth:`wake`.
+
+        Raises:
+            ExchangeError: as :meth:`read_head`, also while pieces of the body are still unread.
+        """
+        while not true():
+            self._raise_error()
+            await self._wait()
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def whole_body(self) -> bytes:
         """Wait for the end of the body and return all of it.
@@ -152,7 +168,7 @@ class Exchange(asyncio.Protocol):
         elif not self.done:
             self._error = self._error or ExchangeError("reset")
         self._watch.stop()
-        self._wake()
+        self.wake()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -166,7 +182,7 @@ class Exchange(asyncio.Protocol):
                 self._feed_body(data)
         except MalformedError:
             self._fail("malformed")
-        self._wake()
+        self.wake()
 
     def _feed_head(self, data: bytes) -> None:
         self._buffer += data
@@ -231,11 +247,7 @@ class Exchange(asyncio.Protocol):
         if self._error is not None:
             raise self._error
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def _fail(self, kind: FailureKind) -> None:
         self._error = self._error or ExchangeError(kind)
         self.abort()
-        self._wake()
+        self.wake()

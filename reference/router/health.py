@@ -26,6 +26,8 @@ async def check(worker: Worker, config: RouterConfig) -> None:
     good = answer is not None and answer.status == 200
     if good and (worker.health is not Health.HEALTHY or not worker.models):
         await learn_models(worker, config)
+        if worker.spec.role == "prefill":
+            await learn_ranks(worker, config)
     worker.note_health(good)
 
 
@@ -46,6 +48,20 @@ async def learn_models(worker: Worker, config: RouterConfig) -> None:
     else:
         worker.models = frozenset([*names, *(entry["id"] for entry in entries)])
         worker.model_entries = entries or [{"id": name, "object": "model"} for name in names[:1]]
+
+
+async def learn_ranks(worker: Worker, config: RouterConfig) -> None:
+    """Note how a prefill worker picks one of its data-parallel ranks, and where its decode workers find it."""
+    for target in (b"/get_server_info", b"/server_info"):
+        answer = await try_call(worker.upstream, b"GET", target, config.health_timeout, api_key=config.worker_api_key)
+        info = answer.json() if answer is not None and answer.status == 200 else None
+        if isinstance(info, dict):
+            size, port = info.get("dp_size"), info.get("disaggregation_bootstrap_port")
+            worker.dp_size = size if type(size) is int and 1 <= size <= 1024 else 1
+            worker.follows_room = info.get("load_balance_method") in (None, "auto", "follow_bootstrap_room")
+            if worker.spec.bootstrap_port is None and type(port) is int:
+                worker.bootstrap_port = port
+            return
 
 
 def _entries(data: Any) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
+_SAID_ANEW = frozenset((b"host", b"content-length", b"expect"))  # the last one is answered, not forwarded
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 
@@ -118,6 +119,11 @@ def end_to_end(head: Head) -> list[Header]:
     if connection is not None and connection.lower() not in (b"close", b"keep-alive"):
         drop = HOP_BY_HOP | _tokens(connection)
     return [header for header in head.headers if header[0].lower() not in drop]
+
+
+def request_headers(head: Head) -> list[Header]:
+    """Return the fields of a request that go to a worker: all end-to-end ones but those that the router says itself."""
+    return [header for header in end_to_end(head) if header[0].lower() not in _SAID_ANEW]
 
 
 def keeps_alive(head: Head, version: bytes) -> bool:

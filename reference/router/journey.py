@@ -14,7 +14,12 @@ from gaugeblock.reference.router.view import Reading
 
 @dataclass(slots=True)
 class Journey:
-    """What was read of a request, where it may go, which workers it has seen, and when it must be over (loop time)."""
+    """What was read of a request, where it may go, which workers it has seen, and when it must be over (loop time).
+
+    ``role`` is that of the workers that may take it alone; ``prefill`` names the other half of a pair, with ``@`` and
+    its data-parallel rank if the router has chosen one. ``called_off`` are workers that began on it for a pair whose
+    other half failed.
+    """
 
     request: Request
     reply: Reply
@@ -23,6 +28,10 @@ class Journey:
     route: Route = DEFAULT_ROUTE
     tried: set[str] = field(default_factory=set)
     decision: Decision | None = None
+    attempts: int = 0
+    role: str = "regular"
+    prefill: str | None = None
+    called_off: set[str] = field(default_factory=set)
 
     def receipt(self, *, worker: bool = True) -> list[Header]:
         """Return the route receipt. An error of the router's own does not name the worker."""
@@ -31,8 +40,9 @@ class Journey:
             return [(b"x-gaugeblock-reason", b"no_worker"), (b"x-gaugeblock-attempts", b"0")]
         return [
             *([(b"x-gaugeblock-worker", decision.worker.encode())] if worker else []),
+            *([(b"x-gaugeblock-prefill-worker", self.prefill.encode())] if worker and self.prefill else []),
             (b"x-gaugeblock-policy", decision.policy.encode()),
             (b"x-gaugeblock-reason", decision.reason.encode()),
-            (b"x-gaugeblock-attempts", b"%d" % len(self.tried)),
+            (b"x-gaugeblock-attempts", b"%d" % self.attempts),
             (b"x-gaugeblock-predicted-prefix", b"%d" % decision.matched),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gaugeblock.reference.router.calls import try_call
 from gaugeblock.reference.router.config import RouterConfig
@@ -18,7 +18,7 @@ class Orphans:
 
     def __init__(self, config: RouterConfig) -> None:
         self._timeout, self._key = config.admin_timeout, config.worker_api_key
-        self._running: set[asyncio.Task[object]] = set()
+        self._running: dict[asyncio.Task[object], str] = {}
 
     def abort(self, worker: Worker, rids: Iterable[str]) -> None:
         """Tell a worker to stop the requests of these ids, without waiting for it."""
@@ -26,5 +26,11 @@ class Orphans:
             body = json.dumps({"rid": rid}).encode()
             call = try_call(worker.upstream, b"POST", b"/abort_request", self._timeout, body=body, api_key=self._key)
             task: asyncio.Task[object] = asyncio.create_task(call)
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = worker.id
+            task.add_done_callback(self._running.pop)
+
+    async def settle(self, workers: Collection[str], timeout: float) -> None:
+        """Wait for the aborts at these workers, which could hit the same request sent there again."""
+        tasks = [task for task, worker in self._running.items() if worker in workers] if workers else []
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 
 from gaugeblock.reference.router import refusals
@@ -11,40 +11,47 @@ from gaugeblock.reference.router.breaker import Outcome
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.exchange import Exchange
 from gaugeblock.reference.router.front import Request
-from gaugeblock.reference.router.http1 import end_to_end
+from gaugeblock.reference.router.http1 import request_headers
 from gaugeblock.reference.router.journey import Journey
 from gaugeblock.reference.router.orphans import Orphans
+from gaugeblock.reference.router.pairs import Pairs
+from gaugeblock.reference.router.pd import ALONE, PAIRED, Disaggregation
 from gaugeblock.reference.router.policies.base import Policy, WorkerView
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.relay import relay
 from gaugeblock.reference.router.reply import Reply
-from gaugeblock.reference.router.retry import RetryBudget
+from gaugeblock.reference.router.retry import RETRIED_KINDS, RETRY_STATUS, RetryBudget
 from gaugeblock.reference.router.view import read
 from gaugeblock.reference.router.watch import ExchangeError, FailureKind
 from gaugeblock.reference.router.worker import Lease, Worker
-
-RETRY_STATUS = frozenset((502, 503, 504))
-_NOT_FORWARDED = frozenset((b"host", b"content-length", b"expect"))  # ours to say: the first two are written anew
-_RETRIED: frozenset[FailureKind] = frozenset(("connect", "reset", "malformed", "truncated"))
 
 
 class Proxy:
     """Forwards requests. ``clock`` is the policies' clock in seconds, ``rng`` their dice."""
 
     def __init__(
-        self, config: RouterConfig, registry: Registry, policy: Policy, rng: Random, clock: Callable[[], float]
+        self,
+        config: RouterConfig,
+        registry: Registry,
+        policy: Policy,
+        decode_policy: Policy,
+        rng: Random,
+        clock: Callable[[], float],
     ) -> None:
         self._config, self._registry, self._policy = config, registry, policy
         self._rng, self._clock = rng, clock
         self._budget = RetryBudget(config.retry_ratio, config.retry_burst)
         self._session_headers = [name.lower().encode() for name in config.session_headers]
-        self._max_prompt = config.max_prefix_bytes if policy.reads_prompt else 0
+        self._max_prompt = config.max_prefix_bytes if policy.reads_prompt or decode_policy.reads_prompt else 0
         self._orphans = Orphans(config)
+        pairs = Pairs(registry, policy, decode_policy, rng, clock)
+        self._pairs = Disaggregation(config, registry, pairs, self._budget, self._orphans)
         self.retries = 0
 
     async def forward(self, request: Request, reply: Reply) -> None:
         """Serve one request from its routing view to the last byte of its answer."""
-        reading = read(request.path, request.head.fields, request.body, self._session_headers, self._max_prompt)
+        paired = self._registry.paired
+        reading = read(request.path, request.head.fields, request.body, self._session_headers, self._max_prompt, paired)
         total = self._config.total_timeout
         deadline = None if total is None else asyncio.get_running_loop().time() + total
         journey = Journey(request, reply, reading, deadline)
@@ -52,8 +59,25 @@ class Proxy:
             refusals.unknown_model(journey, self._registry.listed())
             return
         self._budget.refill()
-        while await self._attempt(journey):
+        attempt = self._choose_way(journey) if paired else self._attempt
+        while attempt is not None and await attempt(journey):
             self.retries += 1
+
+    def _choose_way(self, journey: Journey) -> Callable[[Journey], Awaitable[bool]] | None:
+        """Return how a request is served where there are pairs: by a regular worker if one may take it, else by them.
+
+        None if it was refused.
+        """
+        request = journey.request
+        if self._candidates(journey) or not self._registry.pairs_serve(journey.reading.view.model):
+            return self._attempt
+        if request.path in PAIRED:
+            return self._pairs.attempt
+        if request.method != b"POST" or request.path in ALONE:
+            journey.role = "prefill" if self._pairs.able(journey) else "regular"
+            return self._attempt
+        refusals.not_for_pairs(journey, sorted(PAIRED | ALONE))
+        return None
 
     async def _attempt(self, journey: Journey) -> bool:
         """Try one worker; returns whether another one should be tried."""
@@ -92,12 +116,13 @@ class Proxy:
         self._policy.record(view, decision, now)
         journey.decision = decision
         journey.tried.add(decision.worker)
+        journey.attempts += 1
         return self._registry.workers[decision.worker]
 
     async def _send(self, worker: Worker, journey: Journey) -> Exchange:
         """Send the request and wait for the head of the response."""
         request = journey.request
-        headers = [header for header in end_to_end(request.head) if header[0].lower() not in _NOT_FORWARDED]
+        headers = request_headers(request.head)
         exchange = await worker.upstream.send(request.method, request.target, headers, request.body)
         idle = self._config.idle_timeout
         try:
@@ -112,7 +137,7 @@ class Proxy:
 
     def _may_retry(self, journey: Journey) -> bool:
         """Whether an untried worker is there and the budgets of the request and of the router allow it."""
-        if len(journey.tried) > self._config.retries or journey.reply.started:
+        if journey.attempts > self._config.retries or journey.reply.started:
             return False
         return bool(self._candidates(journey)) and self._budget.take()
 
@@ -123,7 +148,7 @@ class Proxy:
             return False
         if kind != "connect":
             self._orphans.abort(worker, journey.reading.rids)
-        if kind in _RETRIED and not (exchange and exchange.got_body) and self._may_retry(journey):
+        if kind in RETRIED_KINDS and not (exchange and exchange.got_body) and self._may_retry(journey):
             return True
         refusals.failed(journey, kind, self._registry.retry_after(journey.reading.view.model))
         return False
@@ -131,4 +156,6 @@ class Proxy:
     def _candidates(self, journey: Journey) -> list[Worker]:
         """Return the workers that may take the request now and have not seen it yet."""
         route = journey.route
-        return self._registry.candidates(journey.reading.view.model, journey.tried, pool=route.pool, tiers=route.tiers)
+        return self._registry.candidates(
+            journey.reading.view.model, journey.tried, role=journey.role, pool=route.pool, tiers=route.tiers
+        )

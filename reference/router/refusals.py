@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gaugeblock.reference.router.calls import Answer
+from gaugeblock.reference.router.http1 import Head, end_to_end
 from gaugeblock.reference.router.journey import Journey
 from gaugeblock.reference.router.relay import tell_break
 from gaugeblock.reference.router.watch import FailureKind
@@ -61,3 +63,24 @@ def shutting_down(journey: Journey) -> None:
         tell_break(journey.reply, journey.reading, 503, "router_shutdown", message)
     elif journey.reply.connected:
         unavailable(journey, "router_shutdown", message, 1)
+
+
+def no_object(journey: Journey) -> None:
+    """A prefill and a decode worker cannot be told of each other in a body that is no JSON object."""
+    message = "the body must be a JSON object"
+    journey.reply.error(400, "Bad Request", "invalid_body", message, family=journey.reading.family)
+
+
+def not_for_pairs(journey: Journey, paths: Iterable[str]) -> None:
+    """The model is served by prefill and decode workers, which know no such request."""
+    message = f"this model is served by prefill and decode workers, which take only {', '.join(paths)}"
+    journey.reply.error(501, "Not Implemented", "not_disaggregated", message, family=journey.reading.family)
+
+
+def answer_of_prefill(journey: Journey, answer: Answer, reason: bytes) -> None:
+    """A prefill worker's answer becomes the client's: it says why there is no other."""
+    head = Head((b"", b"", b""), answer.headers, {name.lower(): value for name, value in answer.headers})
+    length = len(answer.body) if b"content-length" in head.fields else None
+    journey.reply.begin(answer.status, reason, [*end_to_end(head), *journey.receipt()], length)
+    journey.reply.write(answer.body)
+    journey.reply.end()

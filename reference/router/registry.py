@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.health import watch
-from gaugeblock.reference.router.spec import TIERS, WorkerSpec
+from gaugeblock.reference.router.spec import TIERS, WorkerSpec, check_pools
 from gaugeblock.reference.router.urls import worker_id
 from gaugeblock.reference.router.worker import Health, Worker
 
@@ -22,6 +22,7 @@ class Registry:
         self._clock = clock
         self._on_leave = on_leave
         self.workers: dict[str, Worker] = {}
+        self.paired = False  # there are prefill or decode workers
         self._watchers: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
@@ -43,7 +44,7 @@ class Registry:
         """Add a worker, or stop its draining; returns it and whether it is new. It gets traffic once it is healthy.
 
         Raises:
-            ValueError: the worker is known and was declared otherwise.
+            ValueError: the worker is known and was declared otherwise, or its pool has workers of the other kind.
         """
         known = self.workers.get(spec.url)
         if known is not None:
@@ -51,8 +52,10 @@ class Registry:
                 raise ValueError(f"the worker {spec.url} is known with other fields; remove it first")
             known.draining, known.on_idle = False, None
             return known, False
+        check_pools([*(worker.spec for worker in self.workers.values()), spec])
         worker = Worker(spec, self._config, self._clock)
         self.workers[worker.id] = worker
+        self.paired = self.paired or spec.role != "regular"
         self._watchers[worker.id] = asyncio.create_task(watch(worker, self._config))
         return worker, True
 
@@ -81,7 +84,9 @@ class Registry:
         self._watchers.pop(worker.id).cancel()
         worker.on_idle = None
         worker.upstream.close()
-        self._on_leave(worker.id)
+        self.paired = any(other.spec.role != "regular" for other in self.workers.values())
+        for name in worker.names:
+            self._on_leave(name)
 
     def candidates(
         self,
@@ -116,11 +121,25 @@ class Registry:
         """Whether a worker serves the model, has not told what it serves, or no worker has been heard yet."""
         return not self.workers or any(worker.serves(model) for worker in self.workers.values())
 
+    def pairs_serve(self, model: str | None) -> bool:
+        """Whether a prefill or decode worker would know the model."""
+        return any(worker.spec.role != "regular" and worker.serves(model) for worker in self.workers.values())
+
     def retry_after(self, model: str | None) -> int:
         """Seconds, at least 1, after which a request that nobody can take now is worth another try."""
         serving = [w for w in self.workers.values() if w.health is Health.HEALTHY and w.serves(model)]
-        waits = [worker.breaker.retry_after() for worker in serving] or [self._config.health_join_interval]
-        return max(1, math.ceil(min(waits)))
+        waits: dict[str, float] = {}
+        for worker in serving:
+            wait = worker.breaker.retry_after()
+            waits[worker.spec.role] = min(wait, waits.get(worker.spec.role, wait))
+        alone = waits.pop("regular", None)
+        shortest = [*([alone] if alone is not None else []), *([max(waits.values())] if len(waits) == 2 else [])]
+        return max(1, math.ceil(min(shortest or [self._config.health_join_interval])))
+
+    def serving(self, workers: Iterable[Worker]) -> bool:
+        """Whether one of these workers serves now, or a pair of them: prefill and decode of one pool."""
+        roles = {(w.spec.pool, w.spec.role) for w in workers if w.available()}
+        return any(role == "regular" or (role == "prefill" and (pool, "decode") in roles) for pool, role in roles)
 
     def readiness(self, model: str | None = None) -> dict[str, Any]:
         """Return what ``/readiness`` says: whether a request would be served now, counts by model, and reasons."""
@@ -134,7 +153,7 @@ class Registry:
                 entry = counts.setdefault(name, {"available": 0, "total": 0})
                 entry["total"] += 1
                 entry["available"] += reason == "available"
-        ready = reasons.get("available", 0) > 0
+        ready = self.serving(workers)
         return {
             "ready": ready,
             "status": "ready" if ready else "not ready",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gaugeblock.reference.router.breaker import Outcome
 from gaugeblock.reference.router.config import RouterConfig
@@ -17,9 +18,16 @@ _ENDS_WITH_DONE = frozenset(("native", "openai"))  # the other families end with
 
 
 async def relay(
-    exchange: Exchange, reply: Reply, receipt: list[Header], reading: Reading, config: RouterConfig
+    exchange: Exchange,
+    reply: Reply,
+    receipt: list[Header],
+    reading: Reading,
+    config: RouterConfig,
+    edit: Callable[[bytes], bytes] | None = None,
 ) -> Outcome:
     """Pass the response on and return how the worker did, judged at the end.
+
+    ``edit`` changes a whole JSON body, or whole server-sent events; without it every byte stays.
 
     Raises:
         ExchangeError: the worker broke; ``reply.started`` tells whether the client has got anything.
@@ -27,6 +35,8 @@ async def relay(
     head = exchange.head
     assert head is not None
     guard = _guard(exchange, head, reading)
+    if edit is not None and guard is None:
+        return await _whole_edited(exchange, head, reply, receipt, edit)
     if guard is None and (exchange.done or 0 <= (exchange.length or -1) <= config.hold_bytes):
         body = await exchange.whole_body()
         _begin(exchange, head, reply, receipt, guard)
@@ -39,10 +49,23 @@ async def relay(
     _begin(exchange, head, reply, receipt, guard)
     reply.write(b"")
     while piece := await exchange.read_body():
-        reply.write(guard.feed(piece) if guard is not None else piece)
+        whole = guard.feed(piece) if guard is not None else piece
+        reply.write(edit(whole) if edit is not None else whole)
         if reply.congested:
             await _catch_up(reply, config)
     return _end(exchange, reply, guard, reading)
+
+
+async def _whole_edited(
+    exchange: Exchange, head: Head, reply: Reply, receipt: list[Header], edit: Callable[[bytes], bytes]
+) -> Outcome:
+    body = edit(await exchange.whole_body())
+    headers = [header for header in end_to_end(head) if header[0].lower() != b"content-length"]
+    headers += [(b"Content-Length", b"%d" % len(body)), *receipt]
+    reply.begin(exchange.status, head.first[2], headers, len(body))
+    reply.write(body)
+    reply.end()
+    return judge(exchange.status)
 
 
 def judge(status: int) -> Outcome:

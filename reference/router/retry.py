@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from gaugeblock.reference.router.watch import FailureKind
+
+RETRY_STATUS = frozenset((502, 503, 504))
+"""Answers after which another worker is asked."""
+RETRIED_KINDS: frozenset[FailureKind] = frozenset(("connect", "reset", "malformed", "truncated"))
+"""Breaks after which another worker is asked; a time-out has cost the client enough."""
+
 
 class RetryBudget:
     """Each request adds ``ratio`` of a retry, up to ``burst``; a retry takes one. It starts full."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 from gaugeblock.reference.router.urls import worker_id
@@ -67,6 +67,19 @@ class WorkerSpec:
     def describe(self) -> dict[str, object]:
         """Return the fields beside ``url`` as JSON."""
         return {name: value for name, value in asdict(self).items() if name not in ("url", "models")}
+
+
+def check_pools(specs: Iterable[WorkerSpec]) -> None:
+    """Raise ``ValueError`` if a pool holds regular workers beside prefill or decode workers: which would serve?"""
+    kinds: dict[str, tuple[str, bool]] = {}
+    for spec in specs:
+        url, alone = kinds.setdefault(spec.pool, (spec.url, spec.role == "regular"))
+        if alone != (spec.role == "regular"):
+            regular, other = (url, spec.url) if alone else (spec.url, url)
+            raise ValueError(
+                f"the pool {spec.pool!r} has the regular worker {regular} beside the prefill or decode worker {other}; "
+                "give them pools of their own"
+            )
 
 
 def check_name(what: str, name: object) -> None:

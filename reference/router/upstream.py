@@ -32,13 +32,25 @@ class Upstream:
         Raises:
             ExchangeError: kind ``connect``.
         """
-        exchange = self._reuse() or await self._connect()
+        exchange = await self.open()
+        self.write(exchange, method, target, headers, body)
+        return exchange
+
+    async def open(self) -> Exchange:
+        """Return a connection, a kept one if there is one; it must be given back.
+
+        Raises:
+            ExchangeError: kind ``connect``.
+        """
+        return self._reuse() or await self._connect()
+
+    def write(self, exchange: Exchange, method: bytes, target: bytes, headers: Iterable[Header], body: bytes) -> None:
+        """Write a request on a connection of :meth:`open`; see :meth:`send`."""
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method, target, self.authority)]
         lines += [b"%b: %b" % header for header in headers]
         if body or method in (b"POST", b"PUT", b"PATCH"):
             lines.append(b"Content-Length: %d" % len(body))
         exchange.begin(b"\r\n".join(lines) + b"\r\n\r\n" + body, method == b"HEAD")
-        return exchange
 
     def give_back(self, exchange: Exchange) -> None:
         """Return an exchange after use: a connection in good order is kept, any other is cut."""

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gaugeblock.reference.router.bootstrap import Sequences, read_sequences
 from gaugeblock.reference.router.policies.base import RequestView
 
 FAMILIES = {
@@ -28,6 +29,7 @@ class Reading(NamedTuple):
     family: str
     stream: bool = False
     rids: tuple[str, ...] = ()
+    sequences: Sequences = Sequences()
 
 
 def read(
@@ -36,10 +38,12 @@ def read(
     body: bytes,
     session_headers: Sequence[bytes],
     max_prompt: int,
+    pairs: bool = False,
 ) -> Reading:
     """Read what routing needs; a body that cannot be read gives an empty view and goes to a worker as it is.
 
-    ``max_prompt`` limits the prompt of the view in bytes; 0 leaves it out.
+    ``max_prompt`` limits the prompt of the view in bytes; 0 leaves it out. ``pairs``: there are prefill and decode
+    workers, which must be told how many sequences a request asks for.
     """
     family = FAMILIES.get(path, "openai")
     data = _json_object(body)
@@ -49,7 +53,8 @@ def read(
     session = _name(session)
     prompt, unit = _prompt(data, max_prompt) if max_prompt and data else (b"", 1)
     view = RequestView(_name(data.get("model")), session, prompt, unit)
-    return Reading(view, family, data.get("stream") is True, _rids(data.get("rid")))
+    sequences = read_sequences(data) if pairs else Sequences()
+    return Reading(view, family, data.get("stream") is True, _rids(data.get("rid")), sequences)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
@@ -30,11 +31,16 @@ class Worker:
     def __init__(self, spec: WorkerSpec, config: RouterConfig, clock: Callable[[], float]) -> None:
         self.spec = spec
         self.id = spec.url
+        self.host = spec.url.partition("://")[2].rpartition(":")[0]
         self.health = Health.UNKNOWN
         self.draining = False
         self.models = frozenset(spec.models)
         self.model_entries: list[dict[str, Any]] = []  # as the worker lists them in /v1/models
         self.in_flight = 0
+        self.dp_size = 1  # data-parallel ranks of a prefill worker, each with a prefix cache of its own
+        self.follows_room = True  # it serves a request on the rank "room modulo dp_size", as SGLang does by default
+        self.bootstrap_port = spec.bootstrap_port
+        self.rank_load: Counter[int] = Counter()  # requests in flight by rank
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.upstream = Upstream(spec.url, config.connect_timeout, config.pool_idle)
         self.breaker = Breaker(
@@ -54,6 +60,11 @@ class Worker:
     def listed(self) -> list[str]:
         """Return the names that the worker shows its clients; a path of its own disk is not among them."""
         return [str(entry["id"]) for entry in self.model_entries]
+
+    @property
+    def names(self) -> list[str]:
+        """The names under which policies know it: its id, or one a rank if it has several."""
+        return [self.id] if self.dp_size == 1 else [f"{self.id}@{rank}" for rank in range(self.dp_size)]
 
     @property
     def full(self) -> bool:
@@ -104,13 +115,16 @@ class Worker:
 class Lease:
     """One attempt at a worker: counted in flight and in the breaker from ``with`` to its end, however it ends.
 
-    The outcome is neutral unless :meth:`score` was called: a cancelled attempt says nothing about its worker.
+    The outcome is neutral unless :meth:`score` was called: a cancelled attempt says nothing about its worker. ``rank``
+    is the data-parallel rank that serves it, where the router has chosen one.
     """
 
-    __slots__ = ("_outcome", "_ticket", "worker")
+    __slots__ = ("_open", "_outcome", "_rank", "_ticket", "worker")
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, rank: int | None = None) -> None:
         self.worker = worker
+        self._rank = rank
+        self._open = False
         self._outcome = Outcome.NEUTRAL
 
     def score(self, outcome: Outcome) -> None:
@@ -120,13 +134,25 @@ class Lease:
     def __enter__(self) -> Lease:
         self._ticket = self.worker.breaker.begin()
         self.worker.in_flight += 1
+        if self._rank is not None:
+            self.worker.rank_load[self._rank] += 1
+        self._open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the attempt, before the ``with`` does; nothing the second time."""
+        if not self._open:
+            return
+        self._open = False
         worker = self.worker
         worker.in_flight -= 1
+        if self._rank is not None:
+            worker.rank_load[self._rank] -= 1
         worker.outcomes[self._outcome] += 1
         worker.breaker.end(self._ticket, self._outcome)
         if not worker.in_flight and worker.on_idle is not None:

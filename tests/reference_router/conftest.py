@@ -15,6 +15,7 @@ from gaugeblock.reference.router.server import RouterServer
 
 LIMIT = 10.0  # seconds for any one test
 Script = Callable[["Call"], Awaitable[None]]
+_OWN = ("/health", "/v1/models", "/get_model_info", "/get_server_info", "/server_info")
 
 
 async def until(true: Callable[[], bool], what: str, within: float = 5.0) -> None:
@@ -87,6 +88,7 @@ class Worker:
     url: str = ""
     answer_admin: bool = True
     spec: dict[str, Any] = field(default_factory=dict)  # declared beside the URL
+    info: bytes = b""  # what /get_server_info says
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -110,7 +112,7 @@ class Worker:
                     (int(line[15:]) for line in head.split(b"\r\n") if line.lower()[:15] == b"content-length:"), 0
                 )
                 call = Call(self, head, await reader.readexactly(length), reader, writer)
-                if call.target in ("/health", "/v1/models", "/get_model_info") and b"x-test" not in head:
+                if call.target in _OWN and b"x-test" not in head:
                     self._own(call)
                 else:
                     self.calls.append(call)
@@ -127,6 +129,8 @@ class Worker:
         elif call.target == "/v1/models" and self.models:
             entries = ",".join(f'{{"id":"{name}","object":"model"}}' for name in self.models)
             call.answer(f'{{"object":"list","data":[{entries}]}}'.encode())
+        elif call.target == "/get_server_info" and self.info:
+            call.answer(self.info)
         else:
             call.answer(status="404 Not Found")
 
