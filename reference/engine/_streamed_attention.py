@@ -75,11 +75,17 @@ class Merged:
 
     def result(self) -> Tensor:
         """The attention to all of them."""
-        return self._parts[0][0] if len(self._parts) == 1 else self._merge()[0]
+        return self._parts[0][0] if len(self._parts) == 1 else self._weighted(self._lses())
 
     def _merge(self) -> tuple[Tensor, Tensor]:
-        lses = torch.stack([lse for _, lse in self._parts])  # [segments, 1, heads, tokens]
-        total = lses.logsumexp(0)
+        lses = self._lses()
+        return self._weighted(lses), lses.logsumexp(0)
+
+    def _lses(self) -> Tensor:
+        return torch.stack([lse for _, lse in self._parts])  # [segments, 1, heads, tokens]
+
+    def _weighted(self, lses: Tensor) -> Tensor:
+        """The outputs' sum; their weights exp(lse_i - lse) are a softmax over the segments, which is one kernel."""
         same = len({out.dtype for out, _ in self._parts}) == 1
         outs = torch.stack([out if same else out.to(lses.dtype) for out, _ in self._parts])
-        return (outs * (lses - total).exp()[..., None]).sum(0), total
+        return (outs * lses.softmax(0)[..., None]).sum(0)

@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
 from gaugeblock.reference.engine._streamed_copies import Copier, StreamStats, Ticket
-from gaugeblock.reference.engine._streamed_layer import StreamedLayer
+from gaugeblock.reference.engine._streamed_layer import StreamedLayer, without_grad
 from gaugeblock.reference.engine._streamed_plan import Plan
 from gaugeblock.reference.engine._streamed_tiers import ColdTier, Run
 from gaugeblock.reference.engine.errors import PrefillError
@@ -115,7 +115,7 @@ class StreamedCache(Cache):
         layer, runs = self._waiting.popleft()
         tier = self.tier
         assert tier is not None
-        rows = self._buffer(buffer, layer.ring)[: runs[-1][1] - runs[0][0]]
+        rows = self._buffer(buffer, layer.ring).narrow(0, 0, runs[-1][1] - runs[0][0])
         ticket = self.copier.submit("in", rows.nbytes, lambda: tier.load(layer.index, runs, rows))
         self._loads.append(Loaded(layer, rows, buffer, ticket))
 
@@ -219,7 +219,7 @@ def streamed_attention(
         raise PrefillError(f"{type(module).__name__} attends with {what}: that cannot be streamed")
     layer = cache.layer_of(module)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    with torch.no_grad():
+    with without_grad():
         out = layer.attend(query, key, value, scale)
         cache.after_attention(layer)
     return out.transpose(1, 2).contiguous(), None

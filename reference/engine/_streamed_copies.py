@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,13 +82,16 @@ class Copier:
         issued = torch.cuda.current_stream(self.device).record_event() if self.stream is not None else None
 
         def job() -> None:
-            with self._beside(issued):
-                begin = self._mark()
-                copy()
-                ticket.event = self._mark()
-            self.stats._moved.append((begin, ticket.event))
+            if self.stream is None:
+                marks = self._timed(copy)
+            else:  # on its own stream, behind what computation has issued
+                with torch.cuda.stream(self.stream):  # which makes its device the current one of this thread
+                    self.stream.wait_event(issued)
+                    marks = self._timed(copy)
+            ticket.event = marks[1]
+            self.stats._moved.append(marks)
             if not self.lane.overlaps:  # computation has stood still for all of it
-                self.stats._waited.append((begin, ticket.event))
+                self.stats._waited.append(marks)
 
         ticket.pending = self.lane.run(job)
         return ticket
@@ -98,25 +100,21 @@ class Copier:
         """Let computation go on only behind the copy."""
         if ticket.pending is None or not self.lane.overlaps:
             return
-        begin = self._mark()
-        finish(ticket.pending)
+        pending = ticket.pending
+        if self.stream is None:
+            self.stats._waited.append(self._timed(lambda: finish(pending)))
+        else:
+            finish(pending)
         ticket.pending = None
-        if self.stream is None:
-            self.stats._waited.append((begin, self._mark()))
-        elif not ticket.event.query():
-            begin = self._mark()
-            torch.cuda.current_stream(self.device).wait_event(ticket.event)
-            self.stats._waited.append((begin, self._mark()))
+        if self.stream is not None and not ticket.event.query():
+            current = torch.cuda.current_stream(self.device)
+            self.stats._waited.append(self._timed(lambda: current.wait_event(ticket.event)))
 
-    @contextmanager
-    def _beside(self, issued: Any) -> Iterator[None]:
-        """The copy stream, behind what computation has issued; on a CPU nothing."""
-        if self.stream is None:
-            yield
-            return
-        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-            self.stream.wait_event(issued)
-            yield
+    def _timed(self, action: Callable[[], object]) -> tuple[Any, Any]:
+        """Run something between two marks of the current stream, or of the clock."""
+        begin = self._mark()
+        action()
+        return begin, self._mark()
 
     def _mark(self) -> Any:
         if not self.cuda:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Protocol
 
@@ -34,6 +34,14 @@ class Lane(Protocol):
         """End what was started."""
 
 
+class _Done:
+    def result(self, timeout: float) -> None:
+        """Nothing to wait for."""
+
+
+_DONE = _Done()
+
+
 class InlineLane:
     """Runs a job before :meth:`run` returns."""
 
@@ -42,10 +50,8 @@ class InlineLane:
 
     def run(self, job: Callable[[], None]) -> Pending:
         """Run it."""
-        done: Future[None] = Future()
         job()
-        done.set_result(None)
-        return done
+        return _DONE
 
     def close(self) -> None:
         """Nothing to end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +19,17 @@ if TYPE_CHECKING:
     from gaugeblock.reference.engine._streamed_cache import StreamedCache
 
 
+_NOTHING = nullcontext()
+
+
+def without_grad() -> AbstractContextManager[object]:
+    """``torch.no_grad()``, or nothing where it holds already: entering it in every layer costs as much as a copy."""
+    return torch.no_grad() if torch.is_grad_enabled() else _NOTHING
+
+
 class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transformers ships no types
     """Tokens ``start`` to ``end`` are hot: position p lies in row p % rows of ``ring`` [rows, 2, kv_heads, head_dim].
+    ``ring_keys`` and ``ring_values`` [1, kv_heads, rows, head_dim] are views of it.
 
     Older ones are cold: in the cache's tier as ``runs``, in order and without a gap, or dropped for good where a
     sliding window (``sliding_window`` tokens, the query's own among them) hides them from every later query.
@@ -33,7 +43,8 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         self.index = index
         self.sliding_window = sliding_window
         self.is_sliding = sliding_window is not None
-        self.ring = torch.empty(0)
+        self.ring = self.ring_keys = self.ring_values = torch.empty(0)
+        self.room = 0  # rows of the ring
         self.start = self.end = 0
         self.runs: list[Run] = []
         self.leaving: list[Ticket] = []  # copies that still read the ring
@@ -47,7 +58,7 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         While the cache is attached to its model that is nothing more: our attention reads the layer. Otherwise it is
         the whole of the keys and values, streamed back for the model's own attention.
         """
-        with torch.no_grad():
+        with without_grad():
             if self.cache.attached:
                 self.cache.before_update(self, key_states.shape[2])
                 self.append(key_states, value_states)
@@ -100,11 +111,10 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         self.leaving.clear()
         self._grow(count, k)
         done = 0
-        for rows in self._rows(self.end, self.end + count):
-            stop = done + len(rows)
-            rows[:, 0].copy_(k[0, :, done:stop].transpose(0, 1))
-            rows[:, 1].copy_(v[0, :, done:stop].transpose(0, 1))
-            done = stop
+        for row, length in self._spans(self.end, self.end + count):
+            self.ring_keys.narrow(2, row, length).copy_(k.narrow(2, done, length))
+            self.ring_values.narrow(2, row, length).copy_(v.narrow(2, done, length))
+            done += length
         self.end += count
         self.cache.hot_tokens = max(self.cache.hot_tokens, self.end - self.start)
 
@@ -139,15 +149,16 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
     def _grow(self, count: int, like: Tensor) -> None:
         """Make the ring large enough: at first for the whole prompt, if it may hold it."""
         hot = self.end - self.start + count
-        if hot <= len(self.ring):
+        if hot <= self.room:
             return
-        rows = max(hot, min(self.cache.expected, self._most() or self.cache.expected), 2 * len(self.ring))
+        rows = max(hot, min(self.cache.expected, self._most() or self.cache.expected), 2 * self.room)
         rows = min(rows, self._most() or rows)
         with torch.inference_mode(False):
             ring = torch.empty((rows, 2, like.shape[1], like.shape[3]), dtype=like.dtype, device=like.device)
+            keys, values = _heads_first(ring)
         self.cache.meter.take(ring.nbytes)
         old, parts = self.ring, list(self._rows(self.start, self.end))
-        self.ring = ring
+        self.ring, self.ring_keys, self.ring_values, self.room = ring, keys, values, rows
         position = self.start
         for part in parts:
             done = 0
@@ -165,13 +176,22 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
 
     # Reading
 
-    def _rows(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Views [tokens, 2, kv_heads, head_dim] of hot positions, in order: two where the ring ends between them."""
+    def _spans(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Where hot positions lie, in order, as (first row, rows): two where the ring ends between them."""
+        spans: list[tuple[int, int]] = []
         while start < stop:
-            row = start % len(self.ring)
-            count = min(stop - start, len(self.ring) - row)
-            yield self.ring[row : row + count]
-            start += count
+            row = start % self.room
+            spans.append((row, min(stop - start, self.room - row)))
+            start += spans[-1][1]
+        return spans
+
+    def _rows(self, start: int, stop: int) -> Iterator[Tensor]:
+        """The same as views [tokens, 2, kv_heads, head_dim]."""
+        return (self.ring.narrow(0, row, count) for row, count in self._spans(start, stop))
+
+    def _hot(self, row: int, count: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, kv_heads, count, head_dim] that lie in the rows from ``row`` on."""
+        return self.ring_keys.narrow(2, row, count), self.ring_values.narrow(2, row, count)
 
     def _first_needed(self) -> int:
         """The oldest position that the next query sees."""
@@ -196,12 +216,12 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         if self.sliding_window is not None and self.end - self.start > self.sliding_window:
             return self._attend_sliding(q, first, scale)
         merged = Merged()
-        hot = list(self._rows(self.start, self.end))
+        hot = self._spans(self.start, self.end)
         if len(hot) == 1 and takes_lower_right(q):
-            self._add(merged, q, *_heads_first(hot[0]), True, scale)
+            self._add(merged, q, *self._hot(*hot[0]), True, scale)
         else:
-            for rows in self._rows(self.start, first):
-                self._add(merged, q, *_heads_first(rows), False, scale)
+            for span in self._spans(self.start, first):
+                self._add(merged, q, *self._hot(*span), False, scale)
             self._add(merged, q, k, v, True, scale)
         for rows in self.cache.stream(self):  # the cold ones last: they may still be on their way
             self._add(merged, q, *_heads_first(rows), False, scale)
@@ -216,7 +236,7 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         """One masked call over the rows as they lie in the ring."""
         used = self.ring[: self.end]  # rows that were never written may hold NaN
         rows = torch.arange(len(used), device=q.device)
-        positions = self.end - 1 - (self.end - 1 - rows) % len(self.ring)  # the newest that lies in each row
+        positions = self.end - 1 - (self.end - 1 - rows) % self.room  # the newest that lies in each row
         queries = torch.arange(first, self.end, device=q.device)[:, None]
         seen = self._window_mask(queries, positions) & (positions >= self.start)
         self.cache.stats.attention_calls += 1
@@ -268,4 +288,5 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
 
 def _heads_first(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values [1, kv_heads, tokens, head_dim] of rows [tokens, 2, kv_heads, head_dim], without a copy."""
-    return rows[:, 0].transpose(0, 1)[None], rows[:, 1].transpose(0, 1)[None]
+    keys, values = rows.unsqueeze(0).permute(2, 0, 3, 1, 4).unbind()
+    return keys, values

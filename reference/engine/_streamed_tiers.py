@@ -60,8 +60,8 @@ class HostTier:
         for first, slab in self._slabs[layer]:
             begin, end = max(start, first), min(stop, first + len(slab))
             if begin < end:
-                rows = slab[begin - first : end - first]
-                into[begin - start : end - start].copy_(rows, non_blocking=self.pinned)
+                rows = slab.narrow(0, begin - first, end - begin)
+                into.narrow(0, begin - start, end - begin).copy_(rows, non_blocking=self.pinned)
 
     def close(self) -> None:
         """Give the memory back."""
