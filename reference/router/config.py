@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from gaugeblock.reference.router.policies import policy_names
+from gaugeblock.reference.router.queue_config import QueueConfig
 from gaugeblock.reference.router.spec import WorkerSpec, check_pools
 
 
 @dataclass(frozen=True)
-class RouterConfig:
+class RouterConfig(QueueConfig):
     """Times in seconds, sizes in bytes. ``None`` for a time-out means no limit; an explicit 0 is kept as 0.
 
     Routing: ``policy`` is one of :func:`policy_names`; with ``session_affinity`` a request that carries a session key
@@ -27,6 +28,8 @@ class RouterConfig:
     response, and before it when the request is streamed; ``total_timeout`` covers the whole request with its retries.
     ``head_hold`` is how long the head of a streamed response waits for its first body byte, so that a worker that dies
     in between can still be replaced. A response of known length up to ``hold_bytes`` is sent once it is whole.
+
+    Limits and the queue: see :class:`QueueConfig`.
 
     Raises:
         ValueError: naming the field, the value and what is legal.
@@ -98,6 +101,7 @@ class RouterConfig:
                 raise ValueError(f"{name} must be one of {', '.join(policy_names())}; got {getattr(self, name)!r}")
         if type(self.session_affinity) is not bool:
             raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
+        self.check_queue()
         for field in fields(self):
             _check_number(field.name, getattr(self, field.name))
         if 0 < self.hash_load_factor < 1:
@@ -127,7 +131,7 @@ _OPTIONAL = {"connect_timeout", "idle_timeout", "total_timeout", "seed"}
 _WHOLE = {"max_sessions", "cache_bytes", "max_prefix_bytes", "min_match_bytes", "retries", "retry_burst", "hold_bytes"}
 _WHOLE |= {"max_head_bytes", "max_body_bytes", "hash_head_bytes", "hash_load_floor"} | _AT_LEAST_ONE
 _NOT_NUMBERS = {"worker_urls", "workers", "session_headers", "policy", "decode_policy", "session_affinity"}
-_NOT_NUMBERS |= {"worker_api_key", "seed"}
+_NOT_NUMBERS |= {"worker_api_key", "seed"} | {field.name for field in fields(QueueConfig)}  # the latter checked there
 
 
 def _check_number(name: str, value: object) -> None:

@@ -47,9 +47,8 @@ class Exchange(asyncio.Protocol):
         self._held = 0
         self._paused = False
         self._error: ExchangeError | None = None
-        self._last_byte = self._loop.time()
-        self._idle: float | None = None
-        self._deadline: float | None = None
+        self.first_byte: float | None = None  # seconds from the request to the first byte of the body
+        self._began = self._loop.time()
 
     # -- the proxy's side
 
@@ -221,7 +220,9 @@ class Exchange(asyncio.Protocol):
 
     def _keep(self, pieces: list[bytes]) -> None:
         self._pieces += pieces
-        self.got_body = self.got_body or bool(pieces)
+        if pieces and not self.got_body:
+            self.got_body = True
+            self.first_byte = self._loop.time() - self._began
         self._held += sum(map(len, pieces))
         if self._held > _HIGH_WATER and not self._paused and self._transport is not None and not self.closed:
             self._paused = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from gaugeblock.reference.router.calls import try_call
@@ -10,25 +11,32 @@ from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.worker import Health, Worker
 
 
-async def watch(worker: Worker, config: RouterConfig) -> None:
-    """Check a worker until cancelled: every ``health_interval`` when healthy, more often while it is not."""
+async def watch(worker: Worker, config: RouterConfig, changed: Callable[[], None]) -> None:
+    """Check a worker until cancelled: every ``health_interval`` when healthy, more often while it is not.
+
+    ``changed`` is called when a check changes what is thought of it.
+    """
     while True:
-        await check(worker, config)
+        if await check(worker, config):
+            changed()
         healthy = worker.health is Health.HEALTHY
         await asyncio.sleep(
             config.health_interval if healthy else min(config.health_interval, config.health_join_interval)
         )
 
 
-async def check(worker: Worker, config: RouterConfig) -> None:
-    """Ask once, and learn the names of its models before a worker gets its first traffic after each return."""
+async def check(worker: Worker, config: RouterConfig) -> bool:
+    """Ask once; returns whether that changed its health.
+
+    Before a worker gets its first traffic after each return, the names of its models are learnt.
+    """
     answer = await try_call(worker.upstream, b"GET", b"/health", config.health_timeout, api_key=config.worker_api_key)
     good = answer is not None and answer.status == 200
     if good and (worker.health is not Health.HEALTHY or not worker.models):
         await learn_models(worker, config)
         if worker.spec.role == "prefill":
             await learn_ranks(worker, config)
-    worker.note_health(good)
+    return worker.note_health(good)
 
 
 async def learn_models(worker: Worker, config: RouterConfig) -> None:

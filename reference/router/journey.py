@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gaugeblock.reference.router.admission import Visit
 from gaugeblock.reference.router.front import Request
 from gaugeblock.reference.router.http1 import Header
 from gaugeblock.reference.router.policies.base import Decision
@@ -19,6 +20,7 @@ class Journey:
     ``role`` is that of the workers that may take it alone; ``prefill`` names the other half of a pair, with ``@`` and
     its data-parallel rank if the router has chosen one. ``called_off`` are workers that began on it for a pair whose
     other half failed.
+    ``visit`` is its place in the queue, None where nothing is limited.
     """
 
     request: Request
@@ -32,12 +34,17 @@ class Journey:
     role: str = "regular"
     prefill: str | None = None
     called_off: set[str] = field(default_factory=set)
+    visit: Visit | None = None
 
-    def receipt(self, *, worker: bool = True) -> list[Header]:
-        """Return the route receipt. An error of the router's own does not name the worker."""
+    def receipt(self, *, worker: bool = True, unserved: str = "no_worker") -> list[Header]:
+        """Return the route receipt. An error of the router's own does not name the worker.
+
+        ``unserved`` is the reason that it gives for a request that no worker was picked for.
+        """
         decision = self.decision
+        waited = self.visit.receipt() if self.visit is not None else ()
         if decision is None:
-            return [(b"x-gaugeblock-reason", b"no_worker"), (b"x-gaugeblock-attempts", b"0")]
+            return [(b"x-gaugeblock-reason", unserved.encode()), (b"x-gaugeblock-attempts", b"0"), *waited]
         return [
             *([(b"x-gaugeblock-worker", decision.worker.encode())] if worker else []),
             *([(b"x-gaugeblock-prefill-worker", self.prefill.encode())] if worker and self.prefill else []),
@@ -45,4 +52,5 @@ class Journey:
             (b"x-gaugeblock-reason", decision.reason.encode()),
             (b"x-gaugeblock-attempts", b"%d" % self.attempts),
             (b"x-gaugeblock-predicted-prefix", b"%d" % decision.matched),
+            *waited,
         ]

@@ -131,6 +131,7 @@ class Legs:
         else:
             self._reason = head.first[2]
             self.answer = Answer(exchange.status, head.headers, body)
+            lease.heard(exchange.status, exchange.first_byte)
             lease.score(judge_prefill(self.answer)[1])
             lease.end()
             self._prefill = None

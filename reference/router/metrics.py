@@ -51,6 +51,9 @@ class Metrics(Collector):
         yield self._histogram()
         yield CounterMetricFamily("router_retries", "Attempts after the first", value=self._proxy.retries)
         yield from self._workers()
+        if self._registry.limited:
+            admission = self._proxy.entry.admission
+            yield from admission.stats.collect(admission.depths())
 
     def _histogram(self) -> Metric:
         family = HistogramMetricFamily("router_request_seconds", "From request to last byte", labels=["route"])
@@ -64,11 +67,14 @@ class Metrics(Collector):
 
     def _workers(self) -> Iterator[Metric]:
         in_flight = GaugeMetricFamily("router_worker_in_flight", "Requests in flight by worker", labels=["worker"])
+        limit = GaugeMetricFamily("router_worker_limit", "Requests that it may have in flight now", labels=["worker"])
         available = GaugeMetricFamily("router_worker_available", "1 if it would get traffic now", labels=["worker"])
         attempts = CounterMetricFamily("router_attempts", "Ended attempts by outcome", labels=["worker", "outcome"])
         for worker in self._registry.workers.values():
             in_flight.add_metric([worker.id], worker.in_flight)
             available.add_metric([worker.id], float(worker.available()))
+            if worker.most is not None:
+                limit.add_metric([worker.id], worker.most)
             for outcome, count in worker.outcomes.items():
                 attempts.add_metric([worker.id, str(outcome)], count)
-        yield from (in_flight, available, attempts)
+        yield from (in_flight, limit, available, attempts)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
+from gaugeblock.reference.router.admission import Room
+from gaugeblock.reference.router.fair_queue import Lane
 from gaugeblock.reference.router.journey import Journey
 from gaugeblock.reference.router.policies.base import Decision, Policy, WorkerView
 from gaugeblock.reference.router.registry import Registry
-from gaugeblock.reference.router.worker import Worker
+from gaugeblock.reference.router.worker import Lease, Worker
 
 
 class Pair(NamedTuple):
@@ -18,6 +20,19 @@ class Pair(NamedTuple):
     prefill: Worker
     decode: Worker
     rank: int | None
+
+
+class HeldPair:
+    """A pair with the leases of both of its workers."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.prefill, self.decode = Lease(pair.prefill, pair.rank).begin(), Lease(pair.decode).begin()
+
+    def end(self) -> None:
+        """End both leases."""
+        self.prefill.end()
+        self.decode.end()
 
 
 class Pairs:
@@ -58,6 +73,13 @@ class Pairs:
         prefills, decodes = (self._role(journey, role) for role in ("prefill", "decode"))
         pools = {worker.spec.pool for worker in prefills} & {worker.spec.pool for worker in decodes}
         return [w for w in prefills if w.spec.pool in pools], [w for w in decodes if w.spec.pool in pools]
+
+    def lane(self, journey: Journey) -> tuple[Lane, Callable[[], Room]]:
+        """Return what names the pairs that may take the request, and what tells whether there is room at one."""
+        model, route, tried = self._registry.kin(journey.reading.view.model), journey.route, frozenset(journey.tried)
+        return ("pair", model, route.pool, route.tiers, tried), lambda: self._registry.room_for_pairs(
+            model, tried, route.pool, route.tiers
+        )
 
     def _role(self, journey: Journey, role: str) -> list[Worker]:
         model, route = journey.reading.view.model, journey.route

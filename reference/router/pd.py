@@ -12,20 +12,22 @@ import asyncio
 from random import Random
 
 from gaugeblock.reference.router import refusals
+from gaugeblock.reference.router.admission import NotLetInError, Room
 from gaugeblock.reference.router.bootstrap import bootstrap_fields, draw_rooms, splice
 from gaugeblock.reference.router.breaker import Outcome
 from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.entry import Entry
 from gaugeblock.reference.router.http1 import request_headers
 from gaugeblock.reference.router.journey import Journey
 from gaugeblock.reference.router.legs import Legs, RefusedError, SideError
 from gaugeblock.reference.router.orphans import Orphans
-from gaugeblock.reference.router.pairs import Pair, Pairs
+from gaugeblock.reference.router.pairs import HeldPair, Pair, Pairs
 from gaugeblock.reference.router.prefill_answer import merging
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.relay import relay
 from gaugeblock.reference.router.retry import RETRIED_KINDS, RETRY_STATUS, RetryBudget
 from gaugeblock.reference.router.watch import ExchangeError
-from gaugeblock.reference.router.worker import Lease, Worker
+from gaugeblock.reference.router.worker import Worker
 
 PAIRED = frozenset(("/generate", "/v1/chat/completions", "/v1/completions"))
 """Paths whose requests SGLang's workers can share."""
@@ -38,28 +40,35 @@ class Disaggregation:
     """Serves requests by pairs. ``budget`` and ``orphans`` are those of the regular way."""
 
     def __init__(
-        self, config: RouterConfig, registry: Registry, pairs: Pairs, budget: RetryBudget, orphans: Orphans
+        self,
+        config: RouterConfig,
+        registry: Registry,
+        pairs: Pairs,
+        entry: Entry,
+        budget: RetryBudget,
+        orphans: Orphans,
     ) -> None:
-        self._config, self._registry, self._pairs = config, registry, pairs
+        self._config, self._registry, self._pairs, self._entry = config, registry, pairs, entry
         self._budget, self._orphans = budget, orphans
         self._rooms = Random()  # never seeded: two routers in front of the same workers must not meet in a room
 
     def able(self, journey: Journey) -> bool:
-        """Whether a pair may take the request now."""
-        return bool(self._pairs.candidates(journey)[0])
+        """Whether a pair may take the request, now or once another one has ended."""
+        _, look = self._pairs.lane(journey)
+        return look() is not Room.NONE
 
     async def attempt(self, journey: Journey) -> bool:
         """Try one pair; returns whether another one should be tried."""
-        pair = self._pairs.pick(journey)
-        if pair is None:
-            refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model))
+        held = await self._hold(journey)
+        if held is None:
             return False
-        bodies = self._bodies(journey, pair)
-        if bodies is None:
-            refusals.no_object(journey)
-            return False
-        legs = Legs(pair, journey, self._config)
-        with Lease(pair.prefill, pair.rank) as first, Lease(pair.decode) as second:
+        pair = held.pair
+        with held.prefill as first, held.decode as second:
+            bodies = self._bodies(journey, pair)
+            if bodies is None:
+                refusals.no_object(journey)
+                return False
+            legs = Legs(pair, journey, self._config)
             try:
                 await self._orphans.settle(journey.called_off & {pair.prefill.id, pair.decode.id}, _SETTLING)
                 await legs.open()
@@ -71,8 +80,9 @@ class Disaggregation:
                     second.score(Outcome.FAULT)
                     return True
                 second.score(await self._relay(journey, legs))
+                second.heard(legs.decode.status, legs.decode.first_byte)
             except SideError as error:
-                (first if error.worker is pair.prefill else second).score(Outcome.FAULT)
+                (first if error.worker is pair.prefill else second).broke(error.kind)
                 return self._broken(journey, legs, error)
             except RefusedError as error:
                 return self._refused(journey, legs, pair, error)
@@ -82,6 +92,22 @@ class Disaggregation:
             finally:
                 legs.close()
         return False
+
+    async def _hold(self, journey: Journey) -> HeldPair | None:
+        """Return the pair that the request goes to now; None if it was refused, and told so."""
+        if journey.visit is not None:
+            return await self._entry.wait(journey, *self._pairs.lane(journey), lambda: self._take(journey))
+        pair = self._pairs.pick(journey)
+        if pair is not None:
+            return HeldPair(pair)
+        refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model))
+        return None
+
+    def _take(self, journey: Journey) -> HeldPair:
+        pair = self._pairs.pick(journey)
+        if pair is None:  # the workers have changed since the request began to wait
+            raise NotLetInError("no_worker")
+        return HeldPair(pair)
 
     def _bodies(self, journey: Journey, pair: Pair) -> tuple[bytes, bytes] | None:
         """Return what prefill and decode get; None if the request is no JSON object."""

@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 from gaugeblock.reference.router import refusals
+from gaugeblock.reference.router.admission import NotLetInError, Room
 from gaugeblock.reference.router.breaker import Outcome
 from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.entry import Entry
 from gaugeblock.reference.router.exchange import Exchange
+from gaugeblock.reference.router.fair_queue import Lane
 from gaugeblock.reference.router.front import Request
 from gaugeblock.reference.router.http1 import request_headers
 from gaugeblock.reference.router.journey import Journey
@@ -44,8 +47,9 @@ class Proxy:
         self._session_headers = [name.lower().encode() for name in config.session_headers]
         self._max_prompt = config.max_prefix_bytes if policy.reads_prompt or decode_policy.reads_prompt else 0
         self._orphans = Orphans(config)
+        self.entry = Entry(config, registry)
         pairs = Pairs(registry, policy, decode_policy, rng, clock)
-        self._pairs = Disaggregation(config, registry, pairs, self._budget, self._orphans)
+        self._pairs = Disaggregation(config, registry, pairs, self.entry, self._budget, self._orphans)
         self.retries = 0
 
     async def forward(self, request: Request, reply: Reply) -> None:
@@ -59,9 +63,15 @@ class Proxy:
             refusals.unknown_model(journey, self._registry.listed())
             return
         self._budget.refill()
+        if self._registry.limited and not self.entry.open(journey):
+            return
         attempt = self._choose_way(journey) if paired else self._attempt
-        while attempt is not None and await attempt(journey):
-            self.retries += 1
+        try:
+            while attempt is not None and await attempt(journey):
+                self.retries += 1
+        finally:
+            if journey.visit is not None:
+                journey.visit.close()
 
     def _choose_way(self, journey: Journey) -> Callable[[Journey], Awaitable[bool]] | None:
         """Return how a request is served where there are pairs: by a regular worker if one may take it, else by them.
@@ -81,12 +91,12 @@ class Proxy:
 
     async def _attempt(self, journey: Journey) -> bool:
         """Try one worker; returns whether another one should be tried."""
-        worker = self._pick(journey)
-        if worker is None:
-            refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model))
+        lease = await self._lease(journey)
+        if lease is None:
             return False
+        worker = lease.worker
         exchange: Exchange | None = None
-        with Lease(worker) as lease:
+        with lease:
             try:
                 exchange = await self._send(worker, journey)
                 if exchange.status in RETRY_STATUS and self._may_retry(journey):
@@ -95,15 +105,40 @@ class Proxy:
                     return True
                 lease.score(await relay(exchange, journey.reply, journey.receipt(), journey.reading, self._config))
             except ExchangeError as error:
-                lease.score(Outcome.FAULT)
+                lease.broke(error.kind)
                 return self._broken(worker, journey, exchange, error.kind)
             except asyncio.CancelledError:
                 refusals.shutting_down(journey)
                 raise
             finally:
                 if exchange is not None:
+                    lease.heard(exchange.status, exchange.first_byte)
                     worker.upstream.give_back(exchange)
         return False
+
+    async def _lease(self, journey: Journey) -> Lease | None:
+        """Return the lease of the worker that the request goes to now; None if it was refused, and told so."""
+        if journey.visit is not None:
+            return await self.entry.wait(journey, *self._lane(journey), lambda: self._take(journey))
+        worker = self._pick(journey)
+        if worker is not None:
+            return Lease(worker)
+        refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model))
+        return None
+
+    def _lane(self, journey: Journey) -> tuple[Lane, Callable[[], Room]]:
+        """Return what names the workers that may take the request, and what tells whether there is room at them."""
+        model, route, tried = self._registry.kin(journey.reading.view.model), journey.route, frozenset(journey.tried)
+        role = journey.role
+        return (model, role, route.pool, route.tiers, tried), lambda: self._registry.room(
+            model, tried, role=role, pool=route.pool, tiers=route.tiers
+        )
+
+    def _take(self, journey: Journey) -> Lease:
+        worker = self._pick(journey)
+        if worker is None:  # what its worker serves has changed since the request began to wait
+            raise NotLetInError("no_worker")
+        return Lease(worker).begin()
 
     def _pick(self, journey: Journey) -> Worker | None:
         view = journey.reading.view
@@ -139,7 +174,8 @@ class Proxy:
         """Whether an untried worker is there and the budgets of the request and of the router allow it."""
         if journey.attempts > self._config.retries or journey.reply.started:
             return False
-        return bool(self._candidates(journey)) and self._budget.take()
+        _, look = self._lane(journey)
+        return look() is not Room.NONE and self._budget.take()
 
     def _broken(self, worker: Worker, journey: Journey, exchange: Exchange | None, kind: FailureKind) -> bool:
         """Deal with a worker that failed: retry, answer with an error, or end a stream that has begun."""

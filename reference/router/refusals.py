@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gaugeblock.reference.router.admission import NotLetInError
 from gaugeblock.reference.router.calls import Answer
 from gaugeblock.reference.router.http1 import Head, end_to_end
 from gaugeblock.reference.router.journey import Journey
@@ -19,11 +20,18 @@ FAILURES: dict[FailureKind, tuple[int, str, str, str]] = {
     "total": (504, "Gateway Timeout", "total_timeout", "the request took too long"),
 }
 """Status, reason, code and message of each way in which an exchange breaks."""
+QUEUE: dict[str, tuple[int, str, str]] = {
+    "queue_full": (429, "Too Many Requests", "too many requests wait already"),
+    "queue_timeout": (429, "Too Many Requests", "there was no room for the request in time"),
+    "deadline_unreachable": (429, "Too Many Requests", "the queue is longer than the time that the request has left"),
+    "deadline_passed": (504, "Gateway Timeout", "the request's time was over before a worker could take it"),
+}
+"""Status, reason and message of each way not to be let in."""
 
 
-def unavailable(journey: Journey, code: str, message: str, wait: int) -> None:
+def unavailable(journey: Journey, code: str, message: str, wait: int, unserved: str = "no_worker") -> None:
     """Answer 503 with the seconds after which another try makes sense."""
-    headers = [*journey.receipt(worker=False), (b"Retry-After", b"%d" % wait)]
+    headers = [*journey.receipt(worker=False, unserved=unserved), (b"Retry-After", b"%d" % wait)]
     family = journey.reading.family
     journey.reply.error(503, "Service Unavailable", code, message, family=family, headers=headers)
 
@@ -32,6 +40,19 @@ def no_worker(journey: Journey, wait: int) -> None:
     """No worker may take the request now."""
     message = f"no worker is available for this request; try again in {wait} s"
     unavailable(journey, "no_available_worker", message, wait)
+
+
+def not_let_in(journey: Journey, refusal: NotLetInError) -> None:
+    """The queue has no place for the request, or its time was over there."""
+    status, reason, message = QUEUE[refusal.kind]
+    headers = [*journey.receipt(worker=False, unserved=refusal.kind), (b"Retry-After", b"%d" % refusal.wait)]
+    family = journey.reading.family
+    journey.reply.error(status, reason, refusal.kind, message, family=family, headers=headers)
+
+
+def bad_demand(journey: Journey, message: str) -> None:
+    """The client says what cannot be understood of the request's priority or time-out."""
+    journey.reply.error(400, "Bad Request", "bad_header", message, family=journey.reading.family)
 
 
 def unknown_model(journey: Journey, known: Iterable[str]) -> None:
@@ -62,7 +83,7 @@ def shutting_down(journey: Journey) -> None:
     if journey.reply.started:
         tell_break(journey.reply, journey.reading, 503, "router_shutdown", message)
     elif journey.reply.connected:
-        unavailable(journey, "router_shutdown", message, 1)
+        unavailable(journey, "router_shutdown", message, 1, unserved="shutdown")
 
 
 def no_object(journey: Journey) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from gaugeblock.reference.router.admission import Room
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.health import watch
 from gaugeblock.reference.router.spec import TIERS, WorkerSpec, check_pools
@@ -15,12 +16,18 @@ from gaugeblock.reference.router.worker import Health, Worker
 
 
 class Registry:
-    """All workers, each with a task that checks its health. ``on_leave`` is told the id of a worker that is gone."""
+    """All workers, each with a task that checks its health. ``on_leave`` is told the id of a worker that is gone.
+
+    ``on_change`` is called when a worker may take traffic that could not before, or no longer may. ``limited``: some
+    worker or the router as a whole has a limit, so requests may have to wait.
+    """
 
     def __init__(self, config: RouterConfig, clock: Callable[[], float], on_leave: Callable[[str], None]) -> None:
         self._config = config
         self._clock = clock
         self._on_leave = on_leave
+        self.on_change: Callable[[], None] = lambda: None
+        self.limited = config.limited
         self.workers: dict[str, Worker] = {}
         self.paired = False  # there are prefill or decode workers
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -51,13 +58,21 @@ class Registry:
             if spec not in (known.spec, WorkerSpec(spec.url)):
                 raise ValueError(f"the worker {spec.url} is known with other fields; remove it first")
             known.draining, known.on_idle = False, None
+            self.on_change()
             return known, False
         check_pools([*(worker.spec for worker in self.workers.values()), spec])
         worker = Worker(spec, self._config, self._clock)
         self.workers[worker.id] = worker
         self.paired = self.paired or spec.role != "regular"
-        self._watchers[worker.id] = asyncio.create_task(watch(worker, self._config))
+        self._note_limits(worker)
+        self._watchers[worker.id] = asyncio.create_task(watch(worker, self._config, lambda: self.on_change()))
         return worker, True
+
+    def _note_limits(self, new: Worker) -> None:
+        self.limited = self.limited or new.most is not None
+        if self.limited:  # the end of a request anywhere can make room
+            for worker in self.workers.values():
+                worker.on_free = lambda: self.on_change()
 
     def find(self, url: str) -> Worker | None:
         """Return a worker by its id or any other spelling of its URL; None if it is not known."""
@@ -76,6 +91,7 @@ class Registry:
             worker.on_idle = lambda: self._remove(worker)
         else:
             self._remove(worker)
+        self.on_change()
         return worker
 
     def _remove(self, worker: Worker) -> None:
@@ -112,6 +128,44 @@ class Registry:
             if chosen := [worker for worker in found if worker.spec.tier == tier]:
                 return chosen
         return []
+
+    def room(
+        self,
+        model: str | None,
+        tried: Collection[str] = (),
+        *,
+        role: str = "regular",
+        pool: str | None = None,
+        tiers: Sequence[str] = TIERS,
+    ) -> Room:
+        """Return whether :meth:`candidates` finds a worker now, may find one once another request has ended, or not."""
+        room = Room.NONE
+        for w in self.workers.values():
+            meant = w.spec.role == role and w.spec.tier in tiers and pool in (None, w.spec.pool)
+            if meant and w.available() and w.id not in tried and w.serves(model):
+                if not w.full:
+                    return Room.FREE
+                room = Room.FULL
+        return room
+
+    def room_for_pairs(self, model: str | None, tried: Collection[str], pool: str | None, tiers: Sequence[str]) -> Room:
+        """As :meth:`room`, for a prefill and a decode worker of one pool."""
+        best = Room.NONE
+        for name in {w.spec.pool for w in self.workers.values() if pool in (None, w.spec.pool)}:
+            both = {self.room(model, tried, role=role, pool=name, tiers=tiers) for role in ("prefill", "decode")}
+            if both == {Room.FREE}:
+                return Room.FREE
+            if Room.NONE not in both:
+                best = Room.FULL
+        return best
+
+    def kin(self, model: str | None) -> str | None:
+        """Return a name that the same workers serve, from a set that clients cannot grow (adapters, made-up names)."""
+        if model is None:
+            return None
+        named = {name for worker in self.workers.values() for name in worker.models}
+        base = model.partition(":")[0]
+        return model if model in named else base if base in named else ""  # workers that named no models serve it too
 
     def listed(self) -> list[str]:
         """Return the names of all models that clients are shown."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Any
 
+from gaugeblock.reference.router.adaptive import AdaptiveLimit
 from gaugeblock.reference.router.breaker import Breaker, Outcome
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.spec import WorkerSpec
 from gaugeblock.reference.router.upstream import Upstream
+from gaugeblock.reference.router.watch import FailureKind
+
+NO_ROOM = frozenset((429, 503))
+"""What a worker answers when it is the one that has no room."""
 
 
 class Health(StrEnum):
@@ -46,9 +52,15 @@ class Worker:
         self.breaker = Breaker(
             config.breaker_failures, config.breaker_cooldown, config.breaker_probes, config.breaker_successes, clock
         )
+        self.limit = AdaptiveLimit(config.aim, clock()) if config.aim is not None else None
+        self.warming = 0  # warm-up requests under way: they take room and count as nobody's traffic
+        self.on_free: Callable[[], None] | None = None  # called whenever there may be room for another request
         self.on_idle: Callable[[], None] | None = None  # called whenever the last request in flight has ended
         self._last_said = Health.UNKNOWN
         self._streak = 0  # health checks in a row that said the same
+        self.clock = clock
+        self._cap = spec.max_in_flight or config.worker_max_in_flight
+        self.to_first_byte = config.adaptive_signal == "first_byte"
         self._needed, self._tolerated = config.health_successes, config.health_failures
 
     def serves(self, model: str | None) -> bool:
@@ -69,8 +81,15 @@ class Worker:
     @property
     def full(self) -> bool:
         """Whether it has as many requests in flight as it may."""
-        most = self.spec.max_in_flight
-        return most is not None and self.in_flight >= most
+        most = self.most
+        return most is not None and self.in_flight + self.warming >= most
+
+    @property
+    def most(self) -> int | None:
+        """Requests that it may have in flight now, None for no limit."""
+        if self.limit is None:
+            return self._cap
+        return self.limit.value if self._cap is None else min(self._cap, self.limit.value)
 
     def available(self) -> bool:
         """Whether it serves now; one that is full serves the next request a little later."""
@@ -108,41 +127,62 @@ class Worker:
             "reason": self.reason(),
             "breaker": self.breaker.state,
             "load": self.in_flight,
+            "limit": self.most,
             "outcomes": {str(outcome): count for outcome, count in self.outcomes.items()},
         }
 
 
 class Lease:
-    """One attempt at a worker: counted in flight and in the breaker from ``with`` to its end, however it ends.
+    """One attempt at a worker: counted in flight and in the breaker from ``begin`` or ``with`` to its end.
 
     The outcome is neutral unless :meth:`score` was called: a cancelled attempt says nothing about its worker. ``rank``
     is the data-parallel rank that serves it, where the router has chosen one.
     """
 
-    __slots__ = ("_open", "_outcome", "_rank", "_ticket", "worker")
+    __slots__ = ("_began", "_latency", "_open", "_outcome", "_rank", "_ticket", "worker")
 
     def __init__(self, worker: Worker, rank: int | None = None) -> None:
         self.worker = worker
         self._rank = rank
         self._open = False
         self._outcome = Outcome.NEUTRAL
+        self._latency: float | None = None
+
+    def begin(self) -> Lease:
+        """Count the attempt; nothing the second time."""
+        if self._open:
+            return self
+        self._open = True
+        worker = self.worker
+        self._ticket = worker.breaker.begin()
+        worker.in_flight += 1
+        if self._rank is not None:
+            worker.rank_load[self._rank] += 1
+        if worker.limit is not None:
+            self._began = worker.clock()
+            worker.limit.sent(worker.in_flight)
+        return self
 
     def score(self, outcome: Outcome) -> None:
         """Say how the attempt went; the last word before the end counts."""
         self._outcome = outcome
 
-    def __enter__(self) -> Lease:
-        self._ticket = self.worker.breaker.begin()
-        self.worker.in_flight += 1
-        if self._rank is not None:
-            self.worker.rank_load[self._rank] += 1
-        self._open = True
-        return self
+    def heard(self, status: int, first_byte: float | None) -> None:
+        """Say what the adaptive limit should learn: the answer's status and the seconds to its first byte."""
+        if self.worker.limit is None or self._latency is not None:
+            return
+        if status in NO_ROOM:
+            self._latency = math.inf
+        elif self.worker.to_first_byte:
+            self._latency = first_byte
+        else:
+            self._latency = self.worker.clock() - self._began
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
+    def broke(self, kind: FailureKind) -> None:
+        """Say that the worker failed. One that took too long has too much to do."""
+        self.score(Outcome.FAULT)
+        if kind in ("idle", "total"):
+            self._latency = math.inf
 
     def end(self) -> None:
         """End the attempt, before the ``with`` does; nothing the second time."""
@@ -155,5 +195,17 @@ class Lease:
             worker.rank_load[self._rank] -= 1
         worker.outcomes[self._outcome] += 1
         worker.breaker.end(self._ticket, self._outcome)
+        if worker.limit is not None and self._latency is not None:
+            worker.limit.note(self._began, self._latency, worker.clock())
         if not worker.in_flight and worker.on_idle is not None:
             worker.on_idle()
+        if worker.on_free is not None:
+            worker.on_free()
+
+    def __enter__(self) -> Lease:
+        return self.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()

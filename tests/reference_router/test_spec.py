@@ -72,7 +72,7 @@ def test_declared_models_and_caps_bind(tools: Any) -> None:
             tools.Worker(spec={"models": ["a"], "max_in_flight": 1}),
             tools.Worker(spec={"models": ["b"]}, models=("told",)),
         ]
-        async with tools.lab(workers) as lab:
+        async with tools.lab(workers, queue_size=0) as lab:
             await lab.post("/generate", b'{"model": "a"}')
             await lab.post("/generate", b'{"model": "b"}')
             assert [len(worker.calls) for worker in workers] == [1, 1]
@@ -80,7 +80,7 @@ def test_declared_models_and_caps_bind(tools: Any) -> None:
             registry = lab.server.app.registry
             registry.workers[workers[0].url].in_flight = 1
             assert registry.candidates("a") == []
-            assert (await lab.post("/generate", b'{"model": "a"}')).status == 503
+            assert (await lab.post("/generate", b'{"model": "a"}')).status == 429
             assert registry.readiness("a")["ready"]
             registry.workers[workers[0].url].in_flight = 0
 
