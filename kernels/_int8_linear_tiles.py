@@ -1,4 +1,4 @@
-"""The Triton kernel of the INT8 linear layer and the tiles that it is launched with."""
+"""The tensor cores' Triton kernel of the INT8 linear layer, and which tiles either kernel is launched with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gaugeblock.kernels._int8_linear_gemv import GemvConfig, launch_gemv, request
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, jit, quiet, tl
 
@@ -49,20 +50,6 @@ def _product(left: tl.tensor, right: tl.tensor, acc: tl.tensor) -> tl.tensor:
     if _INTERPRETED:  # numpy multiplies floats by BLAS, integers one by one; up to 1024 products fp32 is exact
         return acc + tl.dot(left.to(tl.float32), right.to(tl.float32)).to(tl.int32)
     return tl.dot(left, right, acc, out_dtype=tl.int32)
-
-
-@jit
-def _request(rows: tl.tensor, size: tl.tensor) -> None:
-    """Ask for the first ``size`` bytes of each row into the L2 cache; a hint, which leaves what is read as it is."""
-    tl.inline_asm_elementwise(
-        "{ .reg .pred p; .reg .u32 t; mov.u32 t, %tid.x; setp.lt.u32 p, t, $3;"
-        " @p cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0; }",
-        "=r,l,r,r",
-        [rows, size, rows.shape[0]],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
 
 
 @jit
@@ -107,7 +94,7 @@ def _int8_linear_kernel(
         col = n + tl.arange(0, BLOCK_N)
         if AHEAD:
             tl.extra.cuda.gdc_launch_dependents()
-            _request(w + tl.minimum(col, columns - 1).to(tl.int64) * w_stride, ahead)
+            request(w + tl.minimum(col, columns - 1).to(tl.int64) * w_stride, ahead)
             tl.extra.cuda.gdc_wait()
         x_scale_at = x_scale_ptr + row.to(tl.int64) * x_scale_stride
         w_scale_at = w_scale_ptr + col
@@ -161,24 +148,33 @@ _SMALL = Config(64, 128, 128, 4, 4, bulk=True)
 _SHORT = Config(64, 32, 256, 4, 4, ahead=1024)
 _DECODE = Config(16, 32, 1024, 4, 4, ahead=2048)  # three quarters of 4096 columns in flight at once
 _DECODE_WAVES = Config(16, 16, 512, 2, 5, ahead=1024)
+_ONE = GemvConfig(1, 4, 4096, 2, ahead=0.5)
+_ONE_WAVES = GemvConfig(1, 4, 4096, 4, ahead=1.0)
+_FEW = GemvConfig(4, 4, 512, 1, ahead=0.5)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
+_INTERPRETER_ONE = GemvConfig(2, 64, 512, 4)
 
-CONFIGS: tuple[Config, ...] = (
+CONFIGS: tuple[Config | GemvConfig, ...] = (
     _DECODE,
     _DECODE_WAVES,
     _LARGE,
     _SHORT,
     _MIDDLE,
     _SMALL,
-    *((_INTERPRETER,) if INTERPRETED else ()),
+    _ONE,
+    _ONE_WAVES,
+    _FEW,
+    *((_INTERPRETER, _INTERPRETER_ONE) if INTERPRETED else ()),
 )
-"""All tiles that may be launched."""
+"""All that may be launched; ``_FEW`` only when asked for."""
 
 
-def config_for(rows: int, columns: int, depth: int) -> Config:
-    """Return the fastest tile seen on an H100 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
+def config_for(rows: int, columns: int, depth: int) -> Config | GemvConfig:
+    """Return the fastest way seen on an H100 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
     if INTERPRETED:
-        return _INTERPRETER
+        return _INTERPRETER_ONE if rows == 1 else _INTERPRETER
+    if rows == 1:
+        return _ONE if columns <= 8192 else _ONE_WAVES
     if rows <= 32:
         return _DECODE if columns <= 132 * _DECODE.block_n else _DECODE_WAVES
     if rows <= 128:
@@ -195,13 +191,16 @@ def launch(
     w_scale: torch.Tensor,
     bias: torch.Tensor,
     out: torch.Tensor,
-    config: Config | None = None,
+    config: Config | GemvConfig | None = None,
 ) -> None:
     """Write ``out`` ``[rows, columns]``; operands with contiguous rows, ``x_scale`` ``[rows]`` of any stride."""
     (rows, depth), columns = x.shape, weight.shape[0]
     if rows == 0:
         return
     chosen = config or config_for(rows, columns, depth)
+    if isinstance(chosen, GemvConfig):
+        launch_gemv(x, x_scale, weight, w_scale, bias, out, chosen)
+        return
     tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
     bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)
     small = out.element_size() == 2  # shared memory holds no fp32 tile beside the next tile's operands

@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
+from gaugeblock.kernels._int8_linear_gemv import GemvConfig
 from gaugeblock.kernels._int8_linear_tiles import CONFIGS, Config, config_for, launch
 from gaugeblock.kernels.arguments import DTYPES, Refused, input_rows, output_rows, require_hidden, require_shape
 from gaugeblock.kernels.bounds import TINY, U, gamma, output_bound
@@ -28,7 +29,7 @@ from gaugeblock.kernels.cases import fill
 from gaugeblock.kernels.contract import Case, Op, Sizes, Tensors
 from gaugeblock.kernels.runtime import DEVICE
 
-__all__ = ["CONFIGS", "CONTRACT", "Config", "config_for", "int8_linear"]
+__all__ = ["CONFIGS", "CONTRACT", "Config", "GemvConfig", "config_for", "int8_linear"]
 
 MAX_DEPTH = 2**17 - 1
 """The longest sum of products of two int8 numbers that int32 always holds: 2¹⁷ products of −128 by −128 are 2³¹."""
@@ -43,13 +44,13 @@ def int8_linear(
     out_dtype: torch.dtype = torch.bfloat16,
     *,
     out: torch.Tensor | None = None,
-    config: Config | None = None,
+    config: Config | GemvConfig | None = None,
 ) -> torch.Tensor:
     """Return ``(x · weightᵀ) · x_scale · w_scale + bias``, ``[…, columns]`` of ``out_dtype`` (fp32, fp16 or bf16).
 
     ``x``: ``[…, depth]`` int8; ``x_scale``: ``[…, 1]`` fp32, one a token; ``weight``: ``[columns, depth]`` int8;
     ``w_scale``: ``[columns]`` fp32, one a channel; ``bias``: ``[columns]`` of ``out_dtype``. ``out`` takes the result.
-    ``config`` overrides the tile that :func:`config_for` chooses.
+    ``config`` overrides the tile, and the kernel, that :func:`config_for` chooses.
 
     Raises:
         Refused: shapes, dtypes, devices or strides that the op does not take.

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from multiprocessing.connection import Connection
 
 import torch
@@ -138,8 +139,12 @@ def sanitized(kernels: KernelTarget, op: Op) -> str:
 
 
 def small_cases(op: Op) -> Iterator[Case]:
-    """Yield the calls of this check: few rows, a size that no tile divides, every dtype and variant."""
-    return op.some_cases(3, op.sizes.odd, 19)
+    """Yield the calls of this check: few rows, a size that no tile divides, every dtype and variant.
+
+    And one call of a single row, for which an op may have another kernel.
+    """
+    yield from op.some_cases(3, op.sizes.odd, 19)
+    yield from islice(op.some_cases(1, op.sizes.odd, 19), 1)
 
 
 def main(module: str, op_name: str, fault_ids: list[str]) -> None:

@@ -14,6 +14,9 @@ from gaugeblock.kernels.bounds import budget_used
 from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 
 KINDS = op.CONTRACT.kinds
+TILE = op.CONFIGS[0] if not INTERPRETED else op.config_for(16, 1, 1)
+GEMVS = [config for config in op.CONFIGS if isinstance(config, op.GemvConfig)]
+TILES = [config for config in op.CONFIGS if isinstance(config, op.Config) and config.stages > 1]  # not interpreted
 
 
 def on_device(case):
@@ -76,13 +79,54 @@ def test_every_tile_gives_the_same_bits():
     case = op.make(21, 48, torch.bfloat16, 7, columns=1100)
     expected = op.int8_linear(*on_device(case), torch.bfloat16)
     for config in op.CONFIGS:
+        if config in GEMVS:  # a thousand programs each, and compared below
+            continue
         result = op.int8_linear(*on_device(case), torch.bfloat16, config=config)
         assert torch.equal(result, expected), config
 
 
+@pytest.mark.parametrize("dtype", op.CONTRACT.dtypes, ids=str)
+@pytest.mark.parametrize("depth", [1, 63, 1000, 1008, 4097, 8208])
+def test_without_tensor_cores_the_bits_are_the_same(depth, dtype):
+    for rows, columns in ((1, 9), (5, 67)):
+        case = op.make(rows, depth, dtype, 11, "offset", columns=columns)
+        expected = op.int8_linear(*on_device(case), dtype, config=TILE)
+        for config in GEMVS:
+            result = op.int8_linear(*on_device(case), dtype, config=config)
+            assert torch.equal(result, expected), (case.label, config)
+
+
+def test_without_tensor_cores_strides_and_the_longest_sum_are_taken():
+    x, x_scale, weight, w_scale, bias = on_device(op.make(3, 1024, torch.float32, 12, columns=20))
+    layouts = {
+        "a depth that is no multiple of a word": (x[:, :1003], weight[:, :1003]),
+        "rows that begin between words": (x[:, 3:1003], weight[:, 3:1003]),
+        "activations alone between words": (x[:, 3:1003], weight[:, :1000]),
+        "transposed": (x.t().contiguous().t(), weight.t().contiguous().t()),
+        "every other channel": (x, torch.cat([weight, weight], 1).view(40, 1024)[::2]),
+    }
+    for name, (left, right) in layouts.items():
+        arguments = left, x_scale.expand(3, 2)[:, 1:], right, w_scale, bias, torch.float32
+        expected = op.int8_linear(*arguments, config=TILE)
+        for config in GEMVS:
+            assert torch.equal(op.int8_linear(*arguments, config=config), expected), (name, config)
+    longest = torch.full((1, op.MAX_DEPTH), -128, dtype=torch.int8, device=DEVICE)
+    one, zero = torch.ones(1, device=DEVICE), torch.zeros(1, device=DEVICE)
+    for config in GEMVS:
+        out = op.int8_linear(longest, one[None], longest, one, zero, torch.float32, config=config)
+        assert out.item() == op.MAX_DEPTH * 2.0**14, config
+
+
+def test_one_token_goes_without_tensor_cores_and_more_with_them():
+    for columns in (1, 4096, 14336, 128256):
+        assert isinstance(op.config_for(1, columns, 4096), op.GemvConfig)
+        for rows in (2, 16, 4096):
+            assert isinstance(op.config_for(rows, columns, 4096), op.Config)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="so many tiles take the interpreter minutes")
-@pytest.mark.parametrize("config", [config for config in op.CONFIGS if config.stages > 1], ids=str)
+@pytest.mark.parametrize("config", TILES, ids=str)
 def test_more_tiles_than_multiprocessors(config):
     case = op.make(1300, 528, torch.bfloat16, 7, columns=8200)
     oracle = op.oracle(case)
@@ -145,7 +189,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from gaugeblock.kernels import _int8_linear_tiles as tiles
 kernel = tiles._int8_linear_kernel
-for c in tiles.CONFIGS:
+for c in (c for c in tiles.CONFIGS if isinstance(c, tiles.Config)):
     constants = dict(BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, GROUP=c.group, SWAP=c.swap, BULK=c.bulk,
                      BULK_OUT=c.bulk and c.bulk_out, PERSISTENT=c.persistent, SPECIALIZE=c.specialize,
                      SUBTILES=c.subtiles, AHEAD=c.ahead > 0)
@@ -174,7 +218,7 @@ def test_tiles_compile_to_integer_tensor_core_instructions(tmp_path):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert len(lines) == sum(config.stages > 1 for config in op.CONFIGS)  # the interpreter's has no stages
+    assert len(lines) == len(TILES)
     for line in lines:
         large = not line.startswith("16 ")
         bulk = line.split()[1] == "True"
@@ -183,3 +227,36 @@ def test_tiles_compile_to_integer_tensor_core_instructions(tmp_path):
         assert "s32.s8.s8" in line, line
         assert ("cp.async.bulk.tensor" if bulk else "cp.async.cg") in line, line
         assert "ld.local" not in line, f"registers spilled: {line}"
+
+
+GEMV_SCRIPT = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from gaugeblock.kernels import _int8_linear_gemv as gemv, _int8_linear_tiles as tiles
+kernel = gemv._int8_gemv_kernel
+for c in (c for c in tiles.CONFIGS if isinstance(c, gemv.GemvConfig)):
+    constants = dict(ROWS=c.rows, CHANNELS=c.channels, BLOCK=c.block // 4, UNIT=4, WHOLE=c.block >= 4096,
+                     STAGES=c.stages, OVERLAP=True, AHEAD=c.ahead > 0)
+    types = dict(x="*i8", w="*i8", out="*bf16", x_scale_ptr="*fp32", w_scale_ptr="*fp32", bias_ptr="*bf16")
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
+    aligned = [i for i, n in enumerate(names) if n in types or n in ("x_stride", "w_stride", "depth", "columns")]
+    source = ASTSource(kernel, signature, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
+    options = {"num_warps": c.warps, "num_stages": c.stages, "launch_pdl": True}
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    vectors = ptx.count("ld.global.v4.b32")
+    channels = c.block * c.channels // (16 * 32 * c.warps)  # vectors of weights that a thread loads in a step
+    wanted = channels + c.block * c.rows // (16 * 32 * c.warps)
+    print(vectors >= wanted, 4 * channels * c.rows == ptx.count("dp4a.s32.s32"), "ld.local" not in ptx,
+          ptx.count("griddepcontrol"), "cp.async.bulk.prefetch.L2" in ptx)
+"""
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU every configuration is compiled and run by KER-016")
+def test_few_tokens_compile_to_four_products_an_instruction_and_loads_of_16_bytes(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", GEMV_SCRIPT]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["True True True 2 True"] * (len(GEMVS) - 1)  # one is the interpreter's
