@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gaugeblock.fixtures.errors import TargetFault
-from gaugeblock.fixtures.targets.router import RouterLab
+from gaugeblock.fixtures.targets.router import CHAT, RouterLab
 from gaugeblock.fixtures.targets.sse import SseEvent, SseParser
 from gaugeblock.fixtures.targets.wire import Exchange, Limits, parse_json
 from gaugeblock.fixtures.workers.script import End, dies_after
@@ -67,7 +67,9 @@ def ending_of(lab: RouterLab, prompt: str = "tell me a story") -> tuple[Ending, 
         return read_to_end(exchange), mark
 
 
-def ending_of_death(lab: RouterLab, *workers: ScriptedWorker, end: End = End.RESET) -> tuple[Ending, str]:
+def ending_of_death(
+    lab: RouterLab, *workers: ScriptedWorker, end: End = End.RESET, path: str = CHAT
+) -> tuple[Ending, str]:
     """Send one streamed request that breaks off once the client has 2 of its 5 frames, if one of ``workers`` has it.
 
     No workers: whichever has it. Until the client has the frames the break waits, since a reset overtakes them.
@@ -75,7 +77,7 @@ def ending_of_death(lab: RouterLab, *workers: ScriptedWorker, end: End = End.RES
     gate = lab.gate()
     for worker in workers or lab.workers:
         worker.always(dies_after(FRAMES, end, gate))
-    with lab.open_stream("tell me a story", limits=LIMITS) as (exchange, mark):
+    with lab.open_stream("tell me a story", limits=LIMITS, path=path) as (exchange, mark):
         return read_to_end(exchange, lambda count: gate.open() if count >= FRAMES else None), mark
 
 

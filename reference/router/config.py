@@ -23,9 +23,10 @@ class RouterConfig(QueueConfig):
     first ``hash_head_bytes`` of the prompt, and passes on what is more than ``hash_load_factor`` times the worker's
     share of the load (0: nothing) and than ``hash_load_floor`` requests.
 
-    Failure: a request goes to at most ``1 + retries`` workers, and retries spend a shared budget that each request
-    refills by ``retry_ratio`` up to ``retry_burst``. ``idle_timeout`` is the longest silence of a worker within a
-    response, and before it when the request is streamed; ``total_timeout`` covers the whole request with its retries.
+    Failure: a request is sent to at most ``1 + retries`` workers that can be reached, and retries spend a shared budget
+    that each request refills by ``retry_ratio`` up to ``retry_burst``. ``idle_timeout`` is the longest silence of a
+    worker within a response, and before it when the request is streamed; ``total_timeout`` covers the whole request
+    with its retries.
     ``head_hold`` is how long the head of a streamed response waits for its first body byte, so that a worker that dies
     in between can still be replaced. A response of known length up to ``hold_bytes`` is sent once it is whole.
 

@@ -32,6 +32,7 @@ class Exchange(asyncio.Protocol):
         self._watch = Watch(self._loop, self._fail)
         self.closed = False
         self.rested_at = 0.0
+        self._kept = self._in_order = False
         self._reset(False)
 
     def _reset(self, headless: bool) -> None:
@@ -140,8 +141,17 @@ class Exchange(asyncio.Protocol):
             return False
         return self.length is not None and keeps_alive(self.head, self.head.first[0])
 
+    @property
+    def stale(self) -> bool:
+        """Whether a kept connection was closed in good order before any answer: the request came too late to be read.
+
+        Worth a new connection to the same worker, as RFC 9112 section 9.3.1 has it; a crash resets instead.
+        """
+        return self._kept and self._in_order and self.head is None and not self._buffer
+
     def rest(self) -> None:
         """Keep the connection for the next exchange."""
+        self._kept = True
         self._watch.stop()
         self.rested_at = self._loop.time()
 
@@ -161,6 +171,7 @@ class Exchange(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the end of a body that runs until the close, otherwise a break."""
+        self._in_order = exc is None and not self.closed
         self.closed = True
         if self.head is not None and self.length is None and not self.done and exc is None:
             self.done = True

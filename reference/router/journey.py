@@ -31,6 +31,7 @@ class Journey:
     tried: set[str] = field(default_factory=set)
     decision: Decision | None = None
     attempts: int = 0
+    refused: int = 0  # of these the ones whose worker could not be reached: it has got nothing of the request
     role: str = "regular"
     prefill: str | None = None
     called_off: set[str] = field(default_factory=set)

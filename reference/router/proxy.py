@@ -158,21 +158,25 @@ class Proxy:
         """Send the request and wait for the head of the response."""
         request = journey.request
         headers = request_headers(request.head)
-        exchange = await worker.upstream.send(request.method, request.target, headers, request.body)
         idle = self._config.idle_timeout
-        try:
-            exchange.limit(idle if journey.reading.stream else None, journey.deadline)
-            await exchange.read_head()
-        except BaseException:
-            worker.upstream.give_back(exchange)
-            raise
+        exchange: Exchange | None = None
+        while exchange is None:
+            exchange = await worker.upstream.send(request.method, request.target, headers, request.body)
+            try:
+                exchange.limit(idle if journey.reading.stream else None, journey.deadline)
+                await exchange.read_head()
+            except BaseException as error:
+                worker.upstream.give_back(exchange)
+                if not isinstance(error, ExchangeError) or not exchange.stale:
+                    raise
+                exchange = None  # the next kept connection, or in the end a new one
         if not journey.reading.stream and not exchange.done:
             exchange.limit(idle, journey.deadline)
         return exchange
 
     def _may_retry(self, journey: Journey) -> bool:
         """Whether an untried worker is there and the budgets of the request and of the router allow it."""
-        if journey.attempts > self._config.retries or journey.reply.started:
+        if journey.attempts - journey.refused > self._config.retries or journey.reply.started:
             return False
         _, look = self._lane(journey)
         return look() is not Room.NONE and self._budget.take()
@@ -182,7 +186,9 @@ class Proxy:
         if journey.reply.started:
             refusals.broke_off(journey, kind)
             return False
-        if kind != "connect":
+        if kind == "connect":
+            journey.refused += 1
+        else:
             self._orphans.abort(worker, journey.reading.rids)
         if kind in RETRIED_KINDS and not (exchange and exchange.got_body) and self._may_retry(journey):
             return True

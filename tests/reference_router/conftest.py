@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -56,7 +58,13 @@ class Call:
         self.send(b"0\r\n\r\n")
 
     def reset(self) -> None:
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a close sends RST
         self.writer.transport.abort()
+
+    def close(self) -> None:
+        """Close in good order without a word."""
+        self.writer.close()
 
     async def flushed_reset(self) -> None:
         """Close after what was written has gone out."""

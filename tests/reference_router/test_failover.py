@@ -94,6 +94,35 @@ def test_each_worker_sees_a_request_once_and_retries_are_bounded(tools: Any) -> 
     tools.run(main())
 
 
+def test_a_worker_that_cannot_be_reached_has_used_no_attempt(tools: Any) -> None:
+    async def main() -> None:
+        workers = [tools.Worker() for _ in range(5)]
+        async with tools.lab(workers, policy="round_robin", retries=1, breaker_failures=1000) as lab:
+            for worker in workers[:4]:
+                await worker.stop()
+            responses = [await lab.post("/generate", b"{}") for _ in range(5)]
+            assert [response.status for response in responses] == [200] * 5
+            assert max(response.header("x-gaugeblock-attempts") for response in responses) == "5"
+
+    tools.run(main())
+
+
+def test_a_kept_connection_that_was_closed_is_replaced_once_by_a_new_one(tools: Any) -> None:
+    async def silent(call: Any) -> None:
+        call.close()
+
+    async def main() -> None:
+        worker = tools.Worker()
+        async with tools.lab([worker]) as lab:
+            assert (await lab.post("/generate", b"{}")).status == 200
+            worker.script = silent
+            response = await lab.post("/generate", b"{}")
+            assert (response.status, len(worker.calls)) == (502, 3)  # a new connection that is closed is no accident
+            assert lab.state(worker).outcomes["fault"] == 1
+
+    tools.run(main())
+
+
 def test_no_retry_means_none(tools: Any) -> None:
     async def main() -> None:
         workers = [tools.Worker(reset) for _ in range(2)]

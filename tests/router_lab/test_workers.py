@@ -10,7 +10,6 @@ import pytest
 
 from gaugeblock.fixtures.errors import TargetFault
 from gaugeblock.fixtures.targets.wire import Limits, Reply, Wire
-from gaugeblock.fixtures.workers import shapes
 from gaugeblock.fixtures.workers.loop import Gate, WorkerLoop
 from gaugeblock.fixtures.workers.script import HANG_AT_ONCE, RESET_AT_ONCE, Answer, End, dies_after
 from gaugeblock.fixtures.workers.worker import ScriptedWorker
@@ -53,7 +52,20 @@ def test_a_healthy_worker_answers_every_path_of_an_engine(wire: Wire) -> None:
     assert wire.call("GET", "/nowhere").status == 404
 
 
-@pytest.mark.parametrize("path", shapes.GENERATION_PATHS)
+def test_the_typed_apis_say_the_same_in_events(wire: Wire) -> None:
+    for path, event, text in (
+        ("/v1/responses", "response.output_text.delta", lambda data: data["delta"]),
+        ("/v1/messages", "content_block_delta", lambda data: data["delta"]["text"]),
+    ):
+        plain = wire.call("POST", path, b'{"input": "hi"}').json()
+        whole = (plain["output"][0] if "output" in plain else plain)["content"][0]["text"]
+        frames = wire.call("POST", path, b'{"input": "hi", "stream": true}').body.split(b"\n\n")[:-1]
+        said = [frame.split(b"\ndata: ") for frame in frames]
+        assert all(name.decode() == f"event: {json.loads(data)['type']}" for name, data in said)
+        assert "".join(text(json.loads(data)) for name, data in said if name == f"event: {event}".encode()) == whole
+
+
+@pytest.mark.parametrize("path", ["/generate", CHAT, "/v1/completions"])
 def test_plain_and_streamed_answers_say_the_same(wire: Wire, path: str) -> None:
     field = {"messages": [{"role": "user", "content": "hi"}]} if "chat" in path else {"text": "hi", "prompt": "hi"}
     plain = wire.call("POST", path, json.dumps(field).encode()).json()
