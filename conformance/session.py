@@ -19,6 +19,7 @@ from gaugeblock.conformance.selection import Selection, parse_skips, read_expect
 from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, prepare_out, write_outputs
 from gaugeblock.fixtures.errors import KitError, TargetGone, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, planted
+from gaugeblock.fixtures.targets.kv_target import try_kv
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.probe import FEATURES as ENGINE_FEATURES
 from gaugeblock.fixtures.targets.router_launch import FEATURES as ROUTER_FEATURES
@@ -248,8 +249,10 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         raise KitError(
             f"no module {options.kernels!r} to hold to the kernel contracts: is it installed, or on PYTHONPATH?"
         )
-    if options.kv and not _importable(options.kv.partition(":")[0]):
-        raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")
+    if options.kv:
+        if not _importable(options.kv.partition(":")[0]):
+            raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")
+        try_kv(options.kv)
     if options.router_workers is not None:
         parse_workers(options.router_workers)
     if options.router_cmd:

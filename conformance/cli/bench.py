@@ -69,7 +69,7 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
 
 @bench.command("prefill")
 @click.option("--model", type=click.Path(file_okay=False, path_type=Path), help="a Hugging Face folder; default: tiny")
-@click.option("--shape", metavar="NAME", help="random weights in the shape of a known model: smollm2-135m")
+@click.option("--shape", metavar="NAME", help="random weights in the shape of smollm2-135m or smollm2-1.7b")
 @click.option("--tokens", type=click.IntRange(2), default=2000, show_default=True, help="length of the prompt")
 @click.option("--chunk", "chunks", type=click.IntRange(1), multiple=True, default=(128, 512), show_default=True)
 @click.option("--window", "windows", type=click.IntRange(1), multiple=True, default=(256, 1024), show_default=True)
@@ -104,7 +104,9 @@ def prefill_command(
         raise KitError("give --model or --shape, not both")
     _make(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    processor = f"CPU, {threads} thread{'s' * (threads > 1)}"
+    machine = torch.cuda.get_device_name() if device == "cuda" else processor
     loaded = load(model or tiny_model(), shape, dtype, device)
     most = loaded.config.max_position_embeddings
     if tokens > most:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gaugeblock.conformance.check import check
@@ -23,6 +24,7 @@ CALLS = 60
     sources=(
         "https://github.com/LMCache/LMCache/pull/3137",
         "https://github.com/kvcache-ai/Mooncake/issues/3741",
+        "https://github.com/LMCache/LMCache/pull/2984",
     ),
 )
 def test_kv_027(kv_tiers: TierBenches, record_property: Callable[[str, object], None]) -> None:
@@ -58,6 +60,7 @@ def test_kv_027(kv_tiers: TierBenches, record_property: Callable[[str, object], 
         bench.run()
         assert_within(bench, owners, f"page {back} came ahead of need")
     comes_back(kv_tiers)
+    starts_again(kv_tiers)
     assert own > CALLS // 4, f"{own} pages made room for another page of their owner: nothing was checked"
     record_property("evidence", f"{CALLS} pages of 3 owners, {own} victims of their own owner, no quota exceeded")
 
@@ -76,6 +79,33 @@ def comes_back(kv_tiers: TierBenches) -> None:
     owners["7"] = "bob"
     bench.store("7", owner="bob")
     assert_within(bench, owners, "two pages came back and one was stored")
+
+
+def starts_again(kv_tiers: TierBenches) -> None:
+    """Open the tiers anew on the same folder: what an owner has on the disk still counts, and a lower quota holds."""
+    owners = {"1": "bob", "2": "bob", "3": "", "4": "bob"}
+    with kv_tiers.one(HOST, DISK, folder="again", quotas=QUOTAS) as bench:
+        for name in "123":
+            bench.store(name, owner=owners[name])
+            bench.run()
+    with reopened(kv_tiers, owners, QUOTAS) as bench:
+        assert bench.disk() == {"1", "2", "3"}, f"after a restart the disk has {sorted(bench.disk())} of pages 1, 2, 3"
+        bench.store("4", owner="bob")
+        bench.run()
+        assert_within(bench, owners, "a restart and one more page")
+        assert "3" in bench.disk(), "to stay within its quota after a restart, bob made nobody's page leave"
+    with reopened(kv_tiers, owners, {"bob": 1}) as bench:
+        mine = sorted(name for name in bench.disk() if owners[name] == "bob")
+        assert len(mine) == 1, f"opened with a quota of 1 page, bob has pages {mine} in the disk tier"
+
+
+@contextmanager
+def reopened(kv_tiers: TierBenches, names: Iterable[str], quotas: dict[str, int]) -> Iterator[TierBench]:
+    """Open the tiers on the folder that they were on, for a ``with`` block."""
+    with kv_tiers.one(HOST, DISK, folder="again", quotas=quotas) as bench:
+        for name in names:
+            bench.key(name)
+        yield bench
 
 
 def held(bench: TierBench) -> dict[str, set[str]]:

@@ -86,7 +86,7 @@ class DiskTier:
         self._queued = 0
         self._doomed: list[bytes] = []  # not in the index, and perhaps still in the store
         for found in store.entries():
-            self.index.adopt(NewPage(found.key, found.parent, found.size))
+            self.index.adopt(NewPage(found.key, found.parent, found.size, found.owner))
         self._doomed += self.index.shrink()
 
     @property
@@ -240,7 +240,7 @@ class DiskTier:
         if doomed:
             self.store.delete(doomed)
         if batch:
-            self.store.put([PageData(payload.key, payload.parent, payload.buffer) for payload in batch])
+            self.store.put([PageData(p.key, p.parent, p.buffer, p.owner) for p in batch])
 
     def _end_write(self, write: _Write) -> None:
         self._queued -= write.size

@@ -155,8 +155,12 @@ class Tier:
             self.complete_store([page.key])
 
     def shrink(self) -> list[bytes]:
-        """Evict what is above the capacity, as far as pages may go, and return the keys."""
-        victims = self._choose_bytes(self.used - self.capacity, set(), None, None)
+        """Evict what is above a quota or the capacity, as far as pages may go, and return the keys."""
+        victims: list[int] = []
+        for owner, quota in self.quotas.items():
+            victims += self._choose_bytes(self.used_by.get(owner, 0) - quota, set(), owner, None, victims)
+        freed = sum(self.table.sizes[n] for n in victims)
+        victims += self._choose_bytes(self.used - freed - self.capacity, set(), None, None, victims)
         keys = [self.table.keys[number] for number in victims]
         for number in victims:
             self._remove(number, evicted=True)

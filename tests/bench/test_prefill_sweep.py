@@ -96,13 +96,17 @@ def test_the_command_writes_its_three_files(tmp_path, monkeypatch):
     def one_point(model, ids, settings, rounds, done):
         return sweeping_real(model, ids, settings[:2], rounds, done)
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     sweeping_real = sweeping.sweep
     monkeypatch.setattr(sweeping, "sweep", one_point)
     arguments = ["prefill", "--tokens", "64", "--chunk", "32", "--rounds", "1", "--out", str(tmp_path)]
     result = CliRunner().invoke(bench, arguments, standalone_mode=False)
     assert result.return_value == 0, result.output
     assert json.loads((tmp_path / "bench-prefill.json").read_text())["footer"]["complete"]
-    assert "chunk 32" in (tmp_path / "bench-prefill.txt").read_text()
+    text = (tmp_path / "bench-prefill.txt").read_text()
+    assert "chunk 32" in text
+    assert "on CPU, 1 thread; " in text
+    assert text.splitlines()[0].endswith("; one round")
     ElementTree.parse(tmp_path / "bench-prefill.svg")
 
 

@@ -181,11 +181,11 @@ def test_a_factory_that_makes_no_manager_is_told_why():
     def make_kv_target(pages, below):
         raise RuntimeError("no device here")
 
-    with pytest.raises(KitError, match=r"make_kv_target\(4, 2\) raised RuntimeError: no device here"):
+    with pytest.raises(TargetFault, match=r"make_kv_target\(4, 2\) raised RuntimeError: no device here"):
         make_target(make_kv_target, 4, 2)
     with pytest.raises(KitError, match="gave 3, which lacks name, page_tokens"):
         make_target(lambda pages, below: 3, 4, 2)
-    with pytest.raises(KitError, match="takes 0 positional arguments"):
+    with pytest.raises(TargetFault, match="takes 0 positional arguments"):
         make_target(lambda: 3, 4, 2)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from array import array
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,3 +188,19 @@ def test_threads_store_load_and_delete_side_by_side(bench: DiskBench) -> None:
     assert wrong == []
     assert store.damaged == 0
     assert len(store.entries()) == 4 * 8 + 1
+
+
+def test_a_folder_from_before_pages_had_owners_is_read_and_takes_them(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "x")
+    store.put([page_of("old")])
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as connection:
+        connection.execute("ALTER TABLE pages DROP COLUMN owner")
+        connection.commit()
+    store = DiskStore(tmp_path, "x")
+    store.put([replace(page_of("new"), owner="ann")])
+    store.close()
+    store = DiskStore(tmp_path, "x")
+    assert [(page.key, page.owner) for page in store.entries()] == [(key_of("old"), ""), (key_of("new"), "ann")]
+    assert store.get(key_of("new")) == bytes_of("new")
+    store.close()

@@ -24,6 +24,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
         "rope_theta": 100000.0,
     },
+    # HuggingFaceTB/SmolLM2-1.7B's config.json
+    "smollm2-1.7b": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "rope_theta": 130000.0,
+    },
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

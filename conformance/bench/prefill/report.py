@@ -60,17 +60,16 @@ def render(report: Report) -> str:
     """Return the table."""
     lines = [
         f"{report.model}, {report.dtype}, {report.tokens} tokens on {report.machine}; torch {torch.__version__}; "
-        f"median of {report.rounds} rounds",
-        "TTFT: until the first answer token's logits are there; ×: of one shot. KV: most on the device at any time;",
-        "limit: its share of (window + chunk) tokens + 5%. operators: those that compute, each a launch or more.",
-        "hidden: share of the transfer time behind which something was computed. off by: the next token's",
-        "log-probabilities from one shot's, in nats.",
+        f"{'one round' if report.rounds == 1 else f'median of {report.rounds} rounds'}",
+        "TTFT: until the first answer token's logits are there; CPU: what the process computed meanwhile;",
+        "×: of one shot. KV: most on the device at any time; limit: its share of (window + chunk) tokens + 5%.",
+        "operators: those that compute, each a launch or more. hidden: share of the transfer time behind which",
+        "something was computed. off by: the next token's log-probabilities from one shot's, in nats.",
         "",
-        f"{'':40} {'TTFT ms (least…most)':>26} {'×':>6} {'KV MiB':>8} {'limit':>6} {'all MiB':>8} "
-        f"{'operators':>9} {'out MiB':>8} {'in MiB':>8} {'hidden':>6} {'off by':>8}",
+        f"{'':40} {'TTFT ms (least…most)':>26} {'×':>6} {'CPU ms':>8} {'×':>6} {'KV MiB':>8} {'limit':>6} "
+        f"{'all MiB':>8} {'operators':>9} {'out MiB':>8} {'in MiB':>8} {'hidden':>6} {'off by':>8}",
     ]
-    base = report.points[0].seconds[0] if report.points else 1.0
-    lines += [_line(point, base) for point in report.points]
+    lines += [_line(point, report.points[0]) for point in report.points]
     lines += [] if report.copies is None else ["", report.copies.line()]
     lines += ["", *(report.problems() or ["no problems"])]
     if not report.complete:
@@ -78,12 +77,14 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _line(point: Point, base: float) -> str:
+def _line(point: Point, base: Point) -> str:
     median, low, high = (1e3 * seconds for seconds in point.seconds)
     share = "—" if point.kv_limit is None else f"{point.peak_kv_bytes / point.kv_limit:.3f}"
     hidden = "—" if point.overlap_efficiency is None else f"{point.overlap_efficiency:.2f}"
     return (
-        f"{point.setting.label:40} {f'{median:.1f} ({low:.1f}…{high:.1f})':>26} {point.seconds[0] / base:6.2f} "
+        f"{point.setting.label:40} {f'{median:.1f} ({low:.1f}…{high:.1f})':>26} "
+        f"{point.seconds[0] / base.seconds[0]:6.2f} {1e3 * point.cpu_seconds:8.1f} "
+        f"{point.cpu_seconds / base.cpu_seconds:6.2f} "
         f"{point.peak_kv_bytes / MIB:8.2f} {share:>6} "
         f"{'—' if point.peak_bytes is None else f'{point.peak_bytes / MIB:.1f}':>8} {point.operators:9d} "
         f"{point.bytes_out / MIB:8.2f} {point.bytes_in / MIB:8.2f} {hidden:>6} {point.difference:8.1e}"

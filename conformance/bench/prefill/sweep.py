@@ -46,6 +46,8 @@ class Setting:
 class Point:
     """What one setting gave. Seconds are medians over the rounds, with the least and the most.
 
+    ``cpu_seconds``: of all threads of this process, median over the rounds. On a GPU the host's share; on a CPU what a
+    busy neighbour changes least.
     ``peak_kv_bytes`` is counted, staging buffers included; ``peak_bytes`` (CUDA) is all memory above the weights.
     ``operators`` of ATen that compute, each at least one kernel launch. ``difference``: the largest of the last token's
     log-probabilities from one shot, in nats; ``common``: Σ min(p, q) with it.
@@ -53,6 +55,7 @@ class Point:
 
     setting: Setting
     seconds: tuple[float, float, float]
+    cpu_seconds: float
     peak_kv_bytes: int
     kv_limit: int | None
     peak_bytes: int | None
@@ -123,14 +126,16 @@ def _measure(model: Any, ids: Tensor, setting: Setting, rounds: int, wanted: Ten
     logprobs = logits.float().log_softmax(-1)
     wanted = logprobs if wanted is None else wanted
     seconds: list[float] = []
+    cpu: list[float] = []
     result: PrefillResult | None = None
     before = _reset_peak(model)
     for _ in range(rounds):
         with _folder(setting.tier) as folder:
             _synchronize(model)
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             _, result = _run(model, ids, setting, folder)
             seconds.append(time.perf_counter() - started)
+            cpu.append(time.process_time() - used)
     token = kv_bytes_per_token(model)
     limit = None
     if setting.chunk is not None and setting.window is not None:
@@ -138,6 +143,7 @@ def _measure(model: Any, ids: Tensor, setting: Setting, rounds: int, wanted: Ten
     point = Point(
         setting,
         (statistics.median(seconds), min(seconds), max(seconds)),
+        statistics.median(cpu),
         ids.shape[1] * token if result is None else result.peak_kv_bytes,
         limit,
         _peak(model, before),

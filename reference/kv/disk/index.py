@@ -21,8 +21,10 @@ CREATE TABLE IF NOT EXISTS pages (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     key BLOB NOT NULL UNIQUE,
     parent BLOB NOT NULL,
-    size INTEGER NOT NULL
+    size INTEGER NOT NULL,
+    owner TEXT NOT NULL DEFAULT ''
 )"""
+OWNED = "ALTER TABLE pages ADD COLUMN owner TEXT NOT NULL DEFAULT ''"  # a folder from before pages had owners
 
 
 class IndexBroken(OSError):
@@ -46,6 +48,8 @@ class Index:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk, not only in order
                 self._connection.execute(SCHEMA)
+                if "owner" not in {row[1] for row in self._connection.execute("PRAGMA table_info(pages)")}:
+                    self._connection.execute(OWNED)
         except BaseException:
             self._connection.close()
             raise
@@ -53,13 +57,15 @@ class Index:
     def find(self, key: bytes) -> tuple[int, StoredPage] | None:
         """Return a page with its number, or None."""
         with self._lock, _as_os_errors():
-            row = self._connection.execute("SELECT seq, parent, size FROM pages WHERE key = ?", (key,)).fetchone()
-        return None if row is None else (row[0], StoredPage(key, row[1], row[2]))
+            row = self._connection.execute(
+                "SELECT seq, parent, size, owner FROM pages WHERE key = ?", (key,)
+            ).fetchone()
+        return None if row is None else (row[0], StoredPage(key, *row[1:]))
 
     def entries(self) -> list[StoredPage]:
         """Return all pages in the order in which they were committed."""
         with self._lock, _as_os_errors():
-            rows = self._connection.execute("SELECT key, parent, size FROM pages ORDER BY seq").fetchall()
+            rows = self._connection.execute("SELECT key, parent, size, owner FROM pages ORDER BY seq").fetchall()
         return [StoredPage(*row) for row in rows]
 
     @property
@@ -70,11 +76,11 @@ class Index:
 
     def add(self, pages: Iterable[StoredPage], *, complete: bool = False) -> None:
         """Add pages, all or none; one that is there already is replaced. ``complete`` marks the index as such."""
-        rows = [(page.key, page.parent, page.size) for page in pages]
+        rows = [(page.key, page.parent, page.size, page.owner) for page in pages]
         with self._change() as connection:
             if complete:
                 connection.execute("PRAGMA user_version = 1")
-            connection.executemany("INSERT OR REPLACE INTO pages (key, parent, size) VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO pages (key, parent, size, owner) VALUES (?, ?, ?, ?)", rows)
 
     def remove(self, keys: Iterable[bytes]) -> None:
         """Remove pages, all or none."""

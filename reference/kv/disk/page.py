@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import xxhash
 
@@ -43,20 +43,30 @@ class PageDamaged(Exception):
 
 @dataclass(frozen=True)
 class PageData:
-    """A page to store. ``parent`` is the key of the page before it, or of the root; ``data`` is not copied."""
+    """A page to store. ``parent`` is the key of the page before it, or of the root; ``data`` is not copied.
+
+    ``owner``: whose quota it counts against.
+    """
 
     key: bytes
     parent: bytes
     data: Buffer
+    owner: str = ""
+
+    @property
+    def stored(self) -> StoredPage:
+        """What the index has to know of it."""
+        return StoredPage(self.key, self.parent, memoryview(self.data).nbytes, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """A page in the store. ``size``: bytes of its payload."""
+    """A page in the store. ``size``: bytes of its payload. ``owner`` is in the index alone, not in the page's file."""
 
     key: bytes
     parent: bytes
     size: int
+    owner: str = field(default="", compare=False)
 
 
 def identity_digest(identity: str) -> bytes:

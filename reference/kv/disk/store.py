@@ -76,18 +76,13 @@ class DiskStore:
             batch = {page.key: page for page in pages if not self._has(page.key)}
             if not batch:
                 return
-            headers = {
-                key: header_of(StoredPage(key, page.parent, memoryview(page.data).nbytes), self._digest, page.data)
-                for key, page in batch.items()
-            }
+            headers = {key: header_of(page.stored, self._digest, page.data) for key, page in batch.items()}
             try:
                 self._write(batch, headers)
                 for key in batch:
                     self._io.rename(self._path(key, TEMPORARY), self._path(key))
                 self._io.fsync_dir(self._pages)
-                self._index.add(
-                    StoredPage(key, page.parent, memoryview(page.data).nbytes) for key, page in batch.items()
-                )
+                self._index.add(page.stored for page in batch.values())
             except BaseException:
                 self._unlink(batch)
                 raise
