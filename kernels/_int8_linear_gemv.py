@@ -140,9 +140,9 @@ def launch_gemv(
 ) -> None:
     """Write ``out`` ``[rows, columns]``, rows > 0; operands as of the tiles' launch."""
     (rows, depth), columns = x.shape, weight.shape[0]
-    unit = 4 if _aligned(x) and _aligned(weight) and depth % 4 == 0 else 1
+    unit = 4 if aligned(x) and aligned(weight) and depth % 4 == 0 else 1
     block = config.block // unit
-    ahead = int(config.ahead * depth) // 16 * 16 if overlaps() and _aligned(weight) else 0
+    ahead = int(config.ahead * depth) // 16 * 16 if overlaps() and aligned(weight) else 0
     with quiet():
         _int8_gemv_kernel[(-(-columns // config.channels) * -(-rows // config.rows),)](
             x,
@@ -172,6 +172,6 @@ def launch_gemv(
         )
 
 
-def _aligned(tensor: torch.Tensor) -> bool:
+def aligned(tensor: torch.Tensor) -> bool:
     """Whether every row begins at a multiple of 16 bytes, as vectors of words and requests of the cache need it."""
     return tensor.data_ptr() % 16 == 0 and tensor.stride(0) * tensor.element_size() % 16 == 0

@@ -1,4 +1,4 @@
-"""The tensor cores' Triton kernel of the INT8 linear layer, and which tiles either kernel is launched with."""
+"""The tensor cores' Triton kernel of the INT8 linear layer, and which kernel is launched with which tiles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gaugeblock.kernels._int8_linear_gemv import GemvConfig, launch_gemv, request
+from gaugeblock.kernels._int8_linear_split import SplitConfig, launch_split
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, jit, quiet, tl
 
@@ -42,6 +43,9 @@ class Config:
     subtiles: int = 1
     ahead: int = 0
     group: int = 8
+
+
+AnyConfig = Config | GemvConfig | SplitConfig
 
 
 @jit
@@ -151,10 +155,11 @@ _DECODE_WAVES = Config(16, 16, 512, 2, 5, ahead=1024)
 _ONE = GemvConfig(1, 4, 4096, 2, ahead=0.5)
 _ONE_WAVES = GemvConfig(1, 4, 4096, 4, ahead=1.0)
 _FEW = GemvConfig(4, 4, 512, 1, ahead=0.5)
+_SPLIT = SplitConfig(8, 256, 4, 2, ahead=0.5)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
 _INTERPRETER_ONE = GemvConfig(2, 64, 512, 4)
 
-CONFIGS: tuple[Config | GemvConfig, ...] = (
+CONFIGS: tuple[AnyConfig, ...] = (
     _DECODE,
     _DECODE_WAVES,
     _LARGE,
@@ -164,12 +169,13 @@ CONFIGS: tuple[Config | GemvConfig, ...] = (
     _ONE,
     _ONE_WAVES,
     _FEW,
+    _SPLIT,
     *((_INTERPRETER, _INTERPRETER_ONE) if INTERPRETED else ()),
 )
-"""All that may be launched; ``_FEW`` only when asked for."""
+"""All that may be launched; ``_FEW`` and ``_SPLIT`` only when asked for."""
 
 
-def config_for(rows: int, columns: int, depth: int) -> Config | GemvConfig:
+def config_for(rows: int, columns: int, depth: int) -> AnyConfig:
     """Return the fastest way seen on an H100 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
     if INTERPRETED:
         return _INTERPRETER_ONE if rows == 1 else _INTERPRETER
@@ -191,7 +197,7 @@ def launch(
     w_scale: torch.Tensor,
     bias: torch.Tensor,
     out: torch.Tensor,
-    config: Config | GemvConfig | None = None,
+    config: AnyConfig | None = None,
 ) -> None:
     """Write ``out`` ``[rows, columns]``; operands with contiguous rows, ``x_scale`` ``[rows]`` of any stride."""
     (rows, depth), columns = x.shape, weight.shape[0]
@@ -200,6 +206,9 @@ def launch(
     chosen = config or config_for(rows, columns, depth)
     if isinstance(chosen, GemvConfig):
         launch_gemv(x, x_scale, weight, w_scale, bias, out, chosen)
+        return
+    if isinstance(chosen, SplitConfig):
+        launch_split(x, x_scale, weight, w_scale, bias, out, chosen)
         return
     tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
     bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)
