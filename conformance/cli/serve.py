@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
-from gaugeblock.fixtures.serve import serve_engine, serve_router
+from gaugeblock.fixtures.serve import ROUTER_PORT, serve_engine, serve_router
 
 PORT = click.IntRange(0, 65535)
 
@@ -58,10 +58,17 @@ def engine(model: str | None, api_key_env: str, **fields: object) -> None:
 
 
 @serve.command()
-@click.option("--worker-url", "worker_urls", multiple=True, required=True, metavar="URL", help="Repeat for several.")
-@click.option("--policy", default="cache_aware", show_default=True, metavar="NAME")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=PORT, default=30100, show_default=True)
-def router(**fields: object) -> None:
-    """Serve the reference router in front of running workers."""
-    start(serve_router, dict(fields))
+@click.option("--config", metavar="FILE", help="The whole configuration, in TOML; options outrank it.")
+@click.option("--worker-url", "worker_urls", multiple=True, metavar="URL", help="Repeat for several.")
+@click.option("--policy", metavar="NAME", help="Default: cache_aware.")
+@click.option("--host", metavar="ADDRESS", help="Default: 127.0.0.1.")
+@click.option("--port", type=PORT, help=f"Default: {ROUTER_PORT}.")
+def router(**options: object) -> None:
+    """Serve the reference router in front of running workers.
+
+    SIGHUP reloads the rules and experiments of the configuration file.
+    """
+    fields = {name: value for name, value in options.items() if value not in (None, ())}
+    if "config" not in fields and "worker_urls" not in fields:
+        raise KitError("a router needs workers: give --worker-url URL, or --config FILE with [[workers]]")
+    start(serve_router, fields)

@@ -12,9 +12,10 @@ from gaugeblock.reference.router.calls import try_call
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.front import Request
 from gaugeblock.reference.router.metrics import CONTENT_TYPE, Metrics
-from gaugeblock.reference.router.policies.base import Policy
+from gaugeblock.reference.router.policy_set import PolicySet
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.reply import Reply
+from gaugeblock.reference.router.rulebook import RuleBook
 from gaugeblock.reference.router.spec import WorkerSpec
 from gaugeblock.reference.router.worker import Health, Worker
 
@@ -24,8 +25,11 @@ Handler = Callable[[Request, Reply], Awaitable[None] | None]
 class Admin:
     """Handlers of the router's own paths."""
 
-    def __init__(self, config: RouterConfig, registry: Registry, policy: Policy, metrics: Metrics) -> None:
-        self._config, self._registry, self._policy, self._metrics = config, registry, policy, metrics
+    def __init__(
+        self, config: RouterConfig, registry: Registry, policies: PolicySet, book: RuleBook, metrics: Metrics
+    ) -> None:
+        self._config, self._registry, self._metrics = config, registry, metrics
+        self._policies, self._book = policies, book
 
     def routes(self) -> dict[str, dict[bytes, Handler]]:
         """Return the handlers by path and method; GET answers HEAD too."""
@@ -35,6 +39,7 @@ class Admin:
             "/readiness": {b"GET": self.readiness},
             "/ready": {b"GET": self.readiness},
             "/workers": {b"GET": self.list_workers, b"POST": self.add_worker},
+            "/rules": {b"GET": self.list_rules, b"POST": self.reload},
             "/get_loads": {b"GET": self.loads},
             "/metrics": {b"GET": self.expose},
             "/v1/models": {b"GET": self.models},
@@ -47,13 +52,14 @@ class Admin:
         reply.json(200, "OK", {"status": "alive", "ready": self._registry.readiness()["ready"]})
 
     def readiness(self, request: Request, reply: Reply) -> None:
-        """200 only if a request, for ``?model=`` if given, would be served now."""
-        model = parse_qs(request.query).get("model", [None])[0]
-        state = self._registry.readiness(model)
+        """200 only if a request, for ``?model=`` and ``?pool=`` if given, would be served now."""
+        asked = parse_qs(request.query)
+        model, pool = asked.get("model", [None])[0], asked.get("pool", [None])[0]
+        state = self._registry.readiness(model, pool)
         if state["ready"]:
             reply.json(200, "OK", state)
         else:
-            wait = self._registry.retry_after(model)
+            wait = self._registry.retry_after(model, pool)
             reply.json(503, "Service Unavailable", state, [(b"Retry-After", b"%d" % wait)])
 
     def list_workers(self, request: Request, reply: Reply) -> None:
@@ -91,6 +97,19 @@ class Admin:
         else:
             reply.json(200, "OK", worker.describe())
 
+    def list_rules(self, request: Request, reply: Reply) -> None:
+        """The rules and experiments in force, by name."""
+        reply.json(200, "OK", self._book.describe())
+
+    def reload(self, request: Request, reply: Reply) -> None:
+        """Take rules and experiments from the body (TOML), or without one from the configuration file, or leave all."""
+        try:
+            self._book.reload(request.body)
+        except ValueError as error:
+            reply.error(400, "Bad Request", "bad_rules", f"{error}; the rules in force are unchanged")
+            return
+        reply.json(200, "OK", self._book.describe())
+
     def loads(self, request: Request, reply: Reply) -> None:
         """Requests in flight by worker, as this router counts them."""
         workers = self._registry.workers.values()
@@ -114,7 +133,7 @@ class Admin:
         done = await self._tell_all(b"/flush_cache", None)
         for worker in done:
             for name in worker.names:
-                self._policy.forget(name)
+                self._policies.forget(name)
         self._sum_up(reply, "flushed", len(done))
 
     async def abort(self, request: Request, reply: Reply) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 from gaugeblock.reference.router.admin import Admin
+from gaugeblock.reference.router.auth import Keys, with_worker_key
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.front import Request
 from gaugeblock.reference.router.metrics import Metrics
-from gaugeblock.reference.router.policies import make_policy
-from gaugeblock.reference.router.policies.base import Policy, PolicySettings
-from gaugeblock.reference.router.policies.session import SessionAffinity
+from gaugeblock.reference.router.policy_set import PolicySet
 from gaugeblock.reference.router.proxy import Proxy
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.reply import Reply
+from gaugeblock.reference.router.rulebook import RuleBook
 from gaugeblock.reference.router.view import FAMILIES
 
 Handler = Callable[[Request, Reply], Awaitable[None] | None]
@@ -29,29 +30,57 @@ FORWARDED = {
 }
 """Paths that go to a worker, with their methods; so does everything else under ``/v1/``, with any method."""
 
+OPEN = frozenset(("/health", "/liveness", "/readiness", "/ready"))
+"""Own paths that ask for no key: balancers and kubelets have none."""
+CLIENTS = frozenset(("/v1/models", "/abort_request"))
+"""Own paths that ask for a client's key; all others ask for the admin's."""
+
 
 class RouterApp:
-    """The whole router but its listening socket. ``clock`` in seconds serves policies and breakers."""
+    """The whole router but its listening socket. ``clock`` in seconds serves policies and breakers.
 
-    def __init__(self, config: RouterConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    Raises:
+        ValueError: a key that the configuration names in ``environ`` or in a file is not there.
+    """
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        clock: Callable[[], float] = time.monotonic,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.keys = Keys(config, environ)
+        config = with_worker_key(config, environ)
         self.config = config
-        self.policy = build_policy(config)
-        decode_policy = make_policy(config.decode_policy, _settings(config))
-        self.registry = Registry(config, clock, lambda worker: self._forget(worker, decode_policy))
-        self.proxy = Proxy(config, self.registry, self.policy, decode_policy, Random(config.seed), clock)
+        self.policies = PolicySet(config)
+        self.registry = Registry(config, clock, self.policies.forget)
+        rng = Random(config.seed)
+        self.rules = RuleBook(config, self.policies, self.registry, rng)
+        self.proxy = Proxy(config, self.registry, self.policies, self.rules, rng, clock)
         self.metrics = Metrics(self.registry, self.proxy)
-        self.admin = Admin(config, self.registry, self.policy, self.metrics)
+        self.admin = Admin(config, self.registry, self.policies, self.rules, self.metrics)
         self._own = self.admin.routes()
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """Answer one request."""
         own = self._own.get(request.path)
         if own is not None or request.path.startswith("/workers/"):
-            await self._answer(own or self.admin.one_worker, request, reply)
+            if self._may_order(request, reply):
+                await self._answer(own or self.admin.one_worker, request, reply)
         elif request.path in FORWARDED or request.path.startswith("/v1/"):
-            await self._forward(request, reply)
+            known = self.keys.admit(request, reply) if self.keys.asks else request
+            if known is not None:
+                await self._forward(known, reply)
         else:
             reply.error(404, "Not Found", "unknown_path", "no such path; see /v1/models, /generate or /readiness")
+
+    def _may_order(self, request: Request, reply: Reply) -> bool:
+        """Whether the router itself may answer a request; if not it has been refused."""
+        if request.path in OPEN:
+            return True
+        if request.path in CLIENTS:
+            return not self.keys.asks or self.keys.admit(request, reply) is not None
+        return not self.keys.asks_admin or self.keys.admit_admin(request, reply)
 
     async def _answer(self, own: Handler | dict[bytes, Handler], request: Request, reply: Reply) -> None:
         handler = own if callable(own) else own.get(b"GET" if request.method == b"HEAD" else request.method)
@@ -62,10 +91,6 @@ class RouterApp:
         pending = handler(request, reply)
         if pending is not None:
             await pending
-
-    def _forget(self, worker: str, decode_policy: Policy) -> None:
-        self.policy.forget(worker)
-        decode_policy.forget(worker)
 
     async def _forward(self, request: Request, reply: Reply) -> None:
         methods = FORWARDED.get(request.path)
@@ -78,17 +103,6 @@ class RouterApp:
             await self.proxy.forward(request, reply)
         finally:
             self.metrics.note(request.path if methods is not None else "other", reply.status, clock() - began)
-
-
-def build_policy(config: RouterConfig) -> Policy:
-    """Return the configured policy, with session affinity on top if asked for and not in it."""
-    settings = _settings(config)
-    base = make_policy(config.policy, settings)
-    return SessionAffinity(base, settings) if config.session_affinity and not base.keeps_sessions else base
-
-
-def _settings(config: RouterConfig) -> PolicySettings:
-    return PolicySettings(**{name: getattr(config, name) for name in PolicySettings._fields})
 
 
 def _refuse_method(reply: Reply, methods: tuple[bytes, ...]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
+from gaugeblock.reference.router.experiments import Experiment
 from gaugeblock.reference.router.policies import policy_names
 from gaugeblock.reference.router.queue_config import QueueConfig
+from gaugeblock.reference.router.ruleset import Rule, check_names
 from gaugeblock.reference.router.spec import WorkerSpec, check_pools
+from gaugeblock.reference.router.tables import records
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class RouterConfig(QueueConfig):
 
     worker_urls: tuple[str, ...] = ()  # regular GPU workers of the default pool that tell their models themselves
     workers: tuple[WorkerSpec, ...] = ()  # all others; a table of the fields of WorkerSpec is taken too
+    rules: tuple[Rule, ...] = ()  # tables are taken too, here and below
+    experiments: tuple[Experiment, ...] = ()
+    shadow_max_in_flight: int = 64  # copies beyond that are not sent
+    config_file: str | None = None  # where a reload of the rules reads them
     policy: str = "cache_aware"
     decode_policy: str = "least_load"  # of decode workers; prefill workers have ``policy``
     seed: int | None = None
@@ -84,7 +90,12 @@ class RouterConfig(QueueConfig):
     hold_bytes: int = 256 << 10
     max_head_bytes: int = 64 << 10
     max_body_bytes: int = 64 << 20
-    worker_api_key: str | None = None  # sent with the router's own calls only
+    worker_api_key: str | None = None  # sent with the router's own calls, and in place of a client's key to the router
+
+    api_keys_env: str | None = None  # the environment variable or the file with the clients' keys, see ``auth``
+    api_keys_file: str | None = None
+    admin_key_env: str | None = None  # the variable with the key that orders to the router need
+    worker_key_env: str | None = None  # the variable with ``worker_api_key``
 
     def __post_init__(self) -> None:
         for name in ("worker_urls", "session_headers"):
@@ -92,7 +103,9 @@ class RouterConfig(QueueConfig):
             if isinstance(value, str):
                 raise ValueError(f"{name} must be a list of strings, got the string {value!r}")
             object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "workers", _specs(self.workers))
+        object.__setattr__(self, "workers", records("worker", WorkerSpec.of, self.workers))
+        object.__setattr__(self, "rules", records("rule", Rule.of, self.rules))
+        object.__setattr__(self, "experiments", records("experiment", Experiment.of, self.experiments))
         twice = [url for url, count in Counter(spec.url for spec in self.specs).items() if count > 1]
         if twice:
             raise ValueError(f"the worker {twice[0]} is declared twice")
@@ -103,6 +116,11 @@ class RouterConfig(QueueConfig):
         if type(self.session_affinity) is not bool:
             raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
         self.check_queue()
+        check_names(self.rules, self.experiments, {spec.pool for spec in self.specs}, self.bands)
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(f"{name} must be a name, got {value!r}")
         for field in fields(self):
             _check_number(field.name, getattr(self, field.name))
         if 0 < self.hash_load_factor < 1:
@@ -114,15 +132,6 @@ class RouterConfig(QueueConfig):
         return (*(WorkerSpec(url) for url in self.worker_urls), *self.workers)
 
 
-def _specs(workers: Iterable[WorkerSpec | Mapping[str, object]]) -> tuple[WorkerSpec, ...]:
-    if isinstance(workers, str | Mapping):
-        raise ValueError(f"workers must be a list of tables, got {workers!r}")
-    for worker in workers:
-        if not isinstance(worker, WorkerSpec | Mapping):
-            raise ValueError(f'a worker must be a table such as {{url = "http://HOST:PORT"}}, got {worker!r}')
-    return tuple(spec if isinstance(spec, WorkerSpec) else WorkerSpec.of(spec) for spec in workers)
-
-
 _AT_LEAST_ONE = {"health_failures", "health_successes", "breaker_failures", "breaker_probes", "breaker_successes"}
 _POSITIVE = {
     *("session_ttl", "health_interval", "health_timeout", "health_join_interval", "connect_timeout", "idle_timeout"),
@@ -130,9 +139,12 @@ _POSITIVE = {
 }
 _OPTIONAL = {"connect_timeout", "idle_timeout", "total_timeout", "seed"}
 _WHOLE = {"max_sessions", "cache_bytes", "max_prefix_bytes", "min_match_bytes", "retries", "retry_burst", "hold_bytes"}
-_WHOLE |= {"max_head_bytes", "max_body_bytes", "hash_head_bytes", "hash_load_floor"} | _AT_LEAST_ONE
-_NOT_NUMBERS = {"worker_urls", "workers", "session_headers", "policy", "decode_policy", "session_affinity"}
-_NOT_NUMBERS |= {"worker_api_key", "seed"} | {field.name for field in fields(QueueConfig)}  # the latter checked there
+_WHOLE |= {"max_head_bytes", "max_body_bytes", "hash_head_bytes", "hash_load_floor", "shadow_max_in_flight"}
+_WHOLE |= _AT_LEAST_ONE
+_TEXTS = {"config_file", "api_keys_env", "api_keys_file", "admin_key_env", "worker_key_env"}
+_NOT_NUMBERS = {"worker_urls", "workers", "rules", "experiments", "session_headers", "policy", "decode_policy"}
+_NOT_NUMBERS |= {"session_affinity", "worker_api_key", "seed"} | _TEXTS
+_NOT_NUMBERS |= {field.name for field in fields(QueueConfig)}  # checked there
 
 
 def _check_number(name: str, value: object) -> None:

@@ -46,7 +46,7 @@ class Demands:
             named = fields[self._priority].decode("latin-1").strip()
         # As smg has it: a typo in a hint must not cost the answer (docs/reference/priority-scheduler.md there).
         band = self._default if named is None else self._bands.get(named.lower(), -1)
-        tenant = route.tenant if route.tenant is not None else _tenant(fields.get(self._tenant, b""))
+        tenant = route.tenant if route.tenant is not None else tenant_name(fields.get(self._tenant, b""))
         timeout = route.deadline if route.deadline is not None else self._seconds(fields.get(self._timeout))
         return Demand(self._default if band < 0 else band, tenant, timeout, band < 0)
 
@@ -63,7 +63,7 @@ class Demands:
         raise ValueError(f"{self.timeout_header} must be a number of seconds, such as 2.5; got {said!r}")
 
 
-def _tenant(value: bytes) -> str:
+def tenant_name(value: bytes) -> str:
     """A name from outside that goes into tables: a long one is kept as its digest."""
     value = value.strip()
     if len(value) > _LONG_TENANT:

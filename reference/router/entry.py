@@ -48,7 +48,7 @@ class Entry:
             return await journey.visit.enter(lane, look, take)
         except NotLetInError as refusal:
             if refusal.kind == "no_worker":
-                refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model))
+                refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model, journey.route.pool))
             else:
                 refusals.not_let_in(journey, refusal)
         except asyncio.CancelledError:

@@ -21,14 +21,16 @@ from gaugeblock.reference.router.http1 import (
 )
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.sse import error_body
+from gaugeblock.reference.router.view import FAMILIES
 
+_LINGER = 2.0  # seconds to drop what a refused client still sends
 _MANY_PARTS = 1024  # a body in chunks of one byte must not cost an object a byte
 
 log = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
-    """A whole request. ``target`` is as sent; ``path`` is its part before the query."""
+    """A whole request. ``target`` is as sent; ``path`` is its part before the query. ``tenant`` is proved by a key."""
 
     method: bytes
     target: bytes
@@ -36,6 +38,7 @@ class Request(NamedTuple):
     query: str
     head: Head
     body: bytes
+    tenant: str | None = None
 
 
 Handler = Callable[[Request, Reply], Awaitable[None]]
@@ -66,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0  # bytes of the body so far
         self._reading = False  # a request has begun to come
+        self._lingering = False  # it has been refused, and the rest of it is dropped
         self._body: BodyReader | None = None
         self._room: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -104,6 +108,8 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
+        if self._lingering:
+            return
         self._buffer = self._buffer + data if self._buffer else data
         if self.task is None:
             self._advance()
@@ -228,12 +234,21 @@ class ClientConnection(asyncio.Protocol):
         self._refuse(b"413", b"Content Too Large", "body_too_large", f"the body is larger than {limit} bytes")
 
     def _refuse(self, status: bytes, reason: bytes, code: str, message: str) -> None:
-        """Answer what is no request, and close: where the next one would begin is not known."""
-        self.closing = True
-        self._buffer = b""
+        """Answer what is no request, and close: where the next one would begin is not known.
+
+        What still comes is dropped for a while: closing on unread bytes resets the connection, and the client would
+        lose the answer (RFC 9112, section 9.6).
+        """
+        self.closing = self._lingering = True
+        self._buffer, self._parts = b"", []
+        self.deadline = self._loop.time() + _LINGER
         if self.transport is None:
             return
-        body = error_body("openai", int(status), code, message)
+        path = self._head.first[1].partition(b"?")[0].decode("ascii") if self._head is not None else ""
+        body = error_body(FAMILIES.get(path, "openai"), int(status), code, message)
         head = b"HTTP/1.1 %b %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         self.transport.write(head % (status, reason, len(body)) + body)
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()

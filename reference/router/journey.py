@@ -10,6 +10,7 @@ from gaugeblock.reference.router.http1 import Header
 from gaugeblock.reference.router.policies.base import Decision
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.rules import DEFAULT_ROUTE, Route
+from gaugeblock.reference.router.spec import DEFAULT_POOL, TIERS, WorkerSpec
 from gaugeblock.reference.router.view import Reading
 
 
@@ -36,6 +37,12 @@ class Journey:
     prefill: str | None = None
     called_off: set[str] = field(default_factory=set)
     visit: Visit | None = None
+    spec: WorkerSpec | None = None  # of the worker that was picked last
+
+    def settle(self, decision: Decision, spec: WorkerSpec) -> None:
+        """Note what was decided, and that a worker of a later tier stands in for those of the first."""
+        degraded = spec.tier != self.route.tiers[0]
+        self.decision, self.spec = decision._replace(reason="degraded") if degraded else decision, spec
 
     def receipt(self, *, worker: bool = True, unserved: str = "no_worker") -> list[Header]:
         """Return the route receipt. An error of the router's own does not name the worker.
@@ -45,7 +52,8 @@ class Journey:
         decision = self.decision
         waited = self.visit.receipt() if self.visit is not None else ()
         if decision is None:
-            return [(b"x-gaugeblock-reason", unserved.encode()), (b"x-gaugeblock-attempts", b"0"), *waited]
+            told = [*waited, *self._routed()]
+            return [(b"x-gaugeblock-reason", unserved.encode()), (b"x-gaugeblock-attempts", b"0"), *told]
         return [
             *([(b"x-gaugeblock-worker", decision.worker.encode())] if worker else []),
             *([(b"x-gaugeblock-prefill-worker", self.prefill.encode())] if worker and self.prefill else []),
@@ -54,4 +62,19 @@ class Journey:
             (b"x-gaugeblock-attempts", b"%d" % self.attempts),
             (b"x-gaugeblock-predicted-prefix", b"%d" % decision.matched),
             *waited,
+            *self._routed(),
         ]
+
+    def _routed(self) -> list[Header]:
+        """What rules, experiments, pools and tiers decided; nothing where there are none."""
+        said: list[Header] = []
+        route, spec = self.route, self.spec
+        if route.rule is not None:
+            said.append((b"x-gaugeblock-rule", route.rule.encode()))
+        if route.variant is not None:
+            said.append((b"x-gaugeblock-variant", route.variant.encode()))
+        if spec is not None and spec.pool != DEFAULT_POOL:
+            said.append((b"x-gaugeblock-pool", spec.pool.encode()))
+        if spec is not None and spec.tier != TIERS[0]:
+            said.append((b"x-gaugeblock-tier", spec.tier.encode()))
+        return said

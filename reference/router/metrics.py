@@ -1,4 +1,4 @@
-"""Prometheus metrics. Labels come from sets that clients cannot grow: known routes, status classes, own workers."""
+"""Prometheus metrics. Labels come from sets that clients cannot grow: routes, status classes, own workers, rules."""
 
 from __future__ import annotations
 
@@ -50,10 +50,22 @@ class Metrics(Collector):
         yield requests
         yield self._histogram()
         yield CounterMetricFamily("router_retries", "Attempts after the first", value=self._proxy.retries)
+        yield from self._routing()
         yield from self._workers()
         if self._registry.limited:
             admission = self._proxy.entry.admission
             yield from admission.stats.collect(admission.depths())
+
+    def _routing(self) -> Iterator[Metric]:
+        routed = CounterMetricFamily(
+            "router_routed_requests", "Requests by what decided their place", labels=["rule", "variant", "pool"]
+        )
+        for labels, count in self._proxy.routed.items():
+            routed.add_metric(labels, count)
+        shadows = CounterMetricFamily("router_shadows", "Copies by what became of them", labels=["outcome"])
+        for outcome, count in self._proxy.shadows.counts.items():
+            shadows.add_metric([outcome], count)
+        yield from (routed, shadows)
 
     def _histogram(self) -> Metric:
         family = HistogramMetricFamily("router_request_seconds", "From request to last byte", labels=["route"])

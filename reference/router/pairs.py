@@ -10,6 +10,7 @@ from gaugeblock.reference.router.admission import Room
 from gaugeblock.reference.router.fair_queue import Lane
 from gaugeblock.reference.router.journey import Journey
 from gaugeblock.reference.router.policies.base import Decision, Policy, WorkerView
+from gaugeblock.reference.router.policy_set import PolicySet
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.worker import Lease, Worker
 
@@ -36,17 +37,14 @@ class HeldPair:
 
 
 class Pairs:
-    """The router's policy picks the prefill worker, whose cache it knows, and ``decode_policy`` the decode worker.
+    """The policy of the route picks the prefill worker, whose cache it knows, and ``decode_policy`` the decode worker.
 
     To the policy a prefill worker with several data-parallel ranks is as many workers, named ``URL@RANK``: a session
     or a prefix stays with its rank. ``clock`` in seconds and ``rng`` are the policies'.
     """
 
-    def __init__(
-        self, registry: Registry, policy: Policy, decode_policy: Policy, rng: Random, clock: Callable[[], float]
-    ) -> None:
-        self._registry, self._rng, self._clock = registry, rng, clock
-        self._policy, self._decode_policy = policy, decode_policy
+    def __init__(self, registry: Registry, policies: PolicySet, rng: Random, clock: Callable[[], float]) -> None:
+        self._registry, self._policies, self._rng, self._clock = registry, policies, rng, clock
 
     def pick(self, journey: Journey, seen: Sequence[str] = ()) -> Pair | None:
         """Return a pair of workers of one pool that have not failed this request, and note the choice in the journey.
@@ -56,14 +54,14 @@ class Pairs:
         prefills, decodes = self.candidates(journey)
         if not prefills:
             return None
-        prefills = _rather(prefills, seen)
-        chosen, decision = self._decide(self._policy, journey, _by_rank(prefills, journey.reading.sequences.rank))
+        prefills, policy = _rather(prefills, seen), self._policies.get(journey.route.policy)
+        chosen, decision = self._decide(policy, journey, _by_rank(prefills, journey.reading.sequences.rank))
         worker, rank = _split(chosen)
         prefill = self._registry.workers[worker]
         mates = [decode for decode in decodes if decode.spec.pool == prefill.spec.pool]
         views = [WorkerView(mate.id, mate.in_flight, mate.spec.weight) for mate in _rather(mates, seen)]
-        decode, _ = self._decide(self._decode_policy, journey, views)
-        journey.decision = decision._replace(worker=decode)
+        decode, _ = self._decide(self._policies.decode, journey, views)
+        journey.settle(decision._replace(worker=decode), self._registry.workers[decode].spec)
         journey.prefill = chosen
         journey.attempts += 1
         return Pair(prefill, self._registry.workers[decode], rank)

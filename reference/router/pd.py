@@ -100,7 +100,7 @@ class Disaggregation:
         pair = self._pairs.pick(journey)
         if pair is not None:
             return HeldPair(pair)
-        refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model))
+        refusals.no_worker(journey, self._registry.retry_after(journey.reading.view.model, journey.route.pool))
         return None
 
     def _take(self, journey: Journey) -> HeldPair:
@@ -145,7 +145,7 @@ class Disaggregation:
         self._call_off(journey, legs.running, error.worker)
         if error.kind in RETRIED_KINDS and not error.got_body and self._may_retry(journey, error.worker):
             return True
-        refusals.failed(journey, error.kind, self._registry.retry_after(journey.reading.view.model))
+        refusals.failed(journey, error.kind, self._registry.retry_after(journey.reading.view.model, journey.route.pool))
         return False
 
     def _refused(self, journey: Journey, legs: Legs, pair: Pair, error: RefusedError) -> bool:

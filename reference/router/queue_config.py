@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gaugeblock.reference.router.adaptive import Aim
 from gaugeblock.reference.router.rules import BANDS
-from gaugeblock.reference.router.spec import check_name
+from gaugeblock.reference.router.tables import check_name
 
 COSTS = ("requests", "bytes")
 SIGNALS = ("first_byte", "whole")

@@ -167,21 +167,28 @@ class Registry:
         base = model.partition(":")[0]
         return model if model in named else base if base in named else ""  # workers that named no models serve it too
 
-    def listed(self) -> list[str]:
-        """Return the names of all models that clients are shown."""
-        return sorted({name for worker in self.workers.values() for name in worker.listed()})
+    def pool(self, name: str | None) -> list[Worker]:
+        """Return the workers of a pool, all if ``name`` is None."""
+        return [worker for worker in self.workers.values() if name is None or worker.spec.pool == name]
 
-    def knows(self, model: str | None) -> bool:
-        """Whether a worker serves the model, has not told what it serves, or no worker has been heard yet."""
-        return not self.workers or any(worker.serves(model) for worker in self.workers.values())
+    def listed(self, pool: str | None = None) -> list[str]:
+        """Return the names of the models that clients are shown."""
+        return sorted({name for worker in self.pool(pool) for name in worker.listed()})
 
-    def pairs_serve(self, model: str | None) -> bool:
+    def knows(self, model: str | None, pool: str | None = None) -> bool:
+        """Whether a worker serves the model, has not told what it serves, or there is none to ask."""
+        if model is None:
+            return True
+        workers = self.pool(pool)
+        return not workers or any(worker.serves(model) for worker in workers)
+
+    def pairs_serve(self, model: str | None, pool: str | None = None) -> bool:
         """Whether a prefill or decode worker would know the model."""
-        return any(worker.spec.role != "regular" and worker.serves(model) for worker in self.workers.values())
+        return any(worker.spec.role != "regular" and worker.serves(model) for worker in self.pool(pool))
 
-    def retry_after(self, model: str | None) -> int:
+    def retry_after(self, model: str | None, pool: str | None = None) -> int:
         """Seconds, at least 1, after which a request that nobody can take now is worth another try."""
-        serving = [w for w in self.workers.values() if w.health is Health.HEALTHY and w.serves(model)]
+        serving = [w for w in self.pool(pool) if w.health is Health.HEALTHY and w.serves(model)]
         waits: dict[str, float] = {}
         for worker in serving:
             wait = worker.breaker.retry_after()
@@ -195,16 +202,17 @@ class Registry:
         roles = {(w.spec.pool, w.spec.role) for w in workers if w.available()}
         return any(role == "regular" or (role == "prefill" and (pool, "decode") in roles) for pool, role in roles)
 
-    def readiness(self, model: str | None = None) -> dict[str, Any]:
-        """Return what ``/readiness`` says: whether a request would be served now, counts by model, and reasons."""
-        workers = [worker for worker in self.workers.values() if worker.serves(model)]
+    def readiness(self, model: str | None = None, pool: str | None = None) -> dict[str, Any]:
+        """Return what ``/readiness`` says: whether a request would be served now, counts by model and pool, reasons."""
+        workers = [worker for worker in self.pool(pool) if worker.serves(model)]
         counts: dict[str, dict[str, int]] = {}
+        pools: dict[str, dict[str, int]] = {}
         reasons: dict[str, int] = {}
         for worker in workers:
             reason = worker.reason()
             reasons[reason] = reasons.get(reason, 0) + 1
-            for name in worker.listed() or ["*"]:
-                entry = counts.setdefault(name, {"available": 0, "total": 0})
+            entries = [counts.setdefault(name, {"available": 0, "total": 0}) for name in worker.listed() or ["*"]]
+            for entry in (*entries, pools.setdefault(worker.spec.pool, {"available": 0, "total": 0})):
                 entry["total"] += 1
                 entry["available"] += reason == "available"
         ready = self.serving(workers)
@@ -215,5 +223,6 @@ class Registry:
             "healthy_workers": sum(worker.health is Health.HEALTHY for worker in workers),
             "total_workers": len(workers),
             "models": dict(sorted(counts.items())),
+            "pools": dict(sorted(pools.items())),
             "unavailable": reasons,
         }

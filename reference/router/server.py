@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 
 from gaugeblock.reference.router.app import RouterApp
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.front import ClientConnection, Limits
+from gaugeblock.reference.router.rulebook import RuleBook
+
+log = logging.getLogger(__name__)
 
 
 class RouterServer:
@@ -47,6 +51,7 @@ class RouterServer:
         assert self._sweeper is not None
         self._listener.close()
         self._sweeper.cancel()
+        self.app.proxy.shadows.cancel()  # nobody waits for them
         for connection in list(self._connections):
             connection.close_when_idle()
         running = [c.task for c in self._connections if c.task is not None]
@@ -84,15 +89,28 @@ async def _run(config: RouterConfig, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with RouterServer(config, host, port) as server:
-        workers = f"{len(config.worker_urls)} workers"
+        loop.add_signal_handler(signal.SIGHUP, _reload, server.app.rules)
+        workers = f"{len(config.specs)} workers"
         print(f"gaugeblock router ready on http://{host}:{server.port} policy {config.policy}, {workers}", flush=True)
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends the drain at once
 
 
+def _reload(book: RuleBook) -> None:
+    """Answer a SIGHUP; what is wrong with the file goes to the log, and the rules in force stay."""
+    try:
+        book.reload(b"")
+    except ValueError as error:
+        log.error("%s; the rules in force are unchanged", error)
+    else:
+        log.warning("rules reloaded: %s", book.describe())
+
+
 def serve(config: RouterConfig, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, then drain: streams finish within ``drain_timeout``, an idle router exits at once.
+
+    SIGHUP reloads the rules from ``config_file``.
 
     Raises:
         OSError: the address cannot be bound.

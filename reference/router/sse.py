@@ -5,6 +5,15 @@ from __future__ import annotations
 import json
 
 _HELD_LIMIT = 1 << 20
+_MESSAGES_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+"""The ``type`` of an error by status in the Messages API; of all others ``api_error``."""
 
 
 class EventGuard:
@@ -69,7 +78,7 @@ def error_event(family: str, status: int, code: str, message: str) -> bytes:
 def error_body(family: str, status: int, code: str, message: str) -> bytes:
     """Return the JSON of an error in the shape that a client of this API family expects."""
     if family == "messages":
-        error: dict[str, object] = {"type": "api_error", "message": message}
+        error: dict[str, object] = {"type": _MESSAGES_KINDS.get(status, "api_error"), "message": message}
         return json.dumps({"type": "error", "error": error}).encode()
     kind = "invalid_request_error" if status < 500 else "server_error"
     error = {"message": message, "type": kind, "param": None, "code": code}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gaugeblock.reference.router.bootstrap import Sequences, read_sequences
 from gaugeblock.reference.router.policies.base import RequestView
+from gaugeblock.reference.router.sizes import PROMPT_FIELDS, prompt_size
 
 FAMILIES = {
     "/generate": "native",
@@ -19,17 +20,21 @@ FAMILIES = {
     "/v1/messages": "messages",
 }
 _LONG_NAME = 256  # characters
-_PROMPT_FIELDS = ("input_ids", "text", "prompt", "input", "query")
 
 
 class Reading(NamedTuple):
-    """What was read of one request: the policies' view, and what the proxy needs for retries and endings."""
+    """What was read of one request: the policies' view, and what the proxy needs for retries and endings.
+
+    ``size`` is that of the prompt, in tokens where it came as ``ids``, else in bytes; 0 if nobody asked for it.
+    """
 
     view: RequestView
     family: str
     stream: bool = False
     rids: tuple[str, ...] = ()
     sequences: Sequences = Sequences()
+    size: int = 0
+    ids: bool = False
 
 
 def read(
@@ -39,11 +44,12 @@ def read(
     session_headers: Sequence[bytes],
     max_prompt: int,
     pairs: bool = False,
+    measure: bool = False,
 ) -> Reading:
     """Read what routing needs; a body that cannot be read gives an empty view and goes to a worker as it is.
 
     ``max_prompt`` limits the prompt of the view in bytes; 0 leaves it out. ``pairs``: there are prefill and decode
-    workers, which must be told how many sequences a request asks for.
+    workers, which must be told how many sequences a request asks for. ``measure`` asks for the size of the prompt.
     """
     family = FAMILIES.get(path, "openai")
     data = _json_object(body)
@@ -54,7 +60,8 @@ def read(
     prompt, unit = _prompt(data, max_prompt) if max_prompt and data else (b"", 1)
     view = RequestView(_name(data.get("model")), session, prompt, unit)
     sequences = read_sequences(data) if pairs else Sequences()
-    return Reading(view, family, data.get("stream") is True, _rids(data.get("rid")), sequences)
+    size, ids = prompt_size(data) if measure else (0, False)
+    return Reading(view, family, data.get("stream") is True, _rids(data.get("rid")), sequences, size, ids)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def _prompt(data: dict[str, Any], limit: int) -> tuple[bytes, int]:
     """Return the prompt as bytes and the bytes of one unit: 4 for token ids, 1 for text."""
     if isinstance(data.get("messages"), list):
         return _messages(data["messages"], limit), 1
-    value = next((data[name] for name in _PROMPT_FIELDS if name in data), None)
+    value = next((data[name] for name in PROMPT_FIELDS if name in data), None)
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, dict):
         return _messages(value, limit), 1

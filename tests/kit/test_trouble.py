@@ -82,6 +82,8 @@ def answer(status, body, kind="application/json"):
         (["verify", "--claim", "chatt"], ["unknown feature 'chatt'", "Did you mean 'chat'"]),
         (["verify", "--nope"], ["No such option"]),
         (["serve", "engine", "--model", "nowhere"], ["no model folder", "config.json"]),
+        (["serve", "router"], ["a router needs workers", "--config FILE"]),
+        (["serve", "router", "--config", "/nowhere.toml"], ["cannot read /nowhere.toml"]),
         (["serve", "router", "--worker-url", "garbage"], ["must look like http://HOST:PORT"]),
         (["serve", "router", "--worker-url", "http://127.0.0.1:9", "--policy", "best"], ["cache_aware", "got 'best'"]),
         (["serve", "router", "--worker-url", "http://127.0.0.1:9", "--port", "99999"], ["65535"]),

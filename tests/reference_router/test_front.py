@@ -154,3 +154,19 @@ def test_a_body_in_chunks_of_one_byte(tools: Any) -> None:
             assert (await client.response()).body == body
 
     tools.run(main())
+
+
+def test_a_client_that_still_sends_gets_its_refusal(tools: Any) -> None:
+    """Not a reset: closing on unread bytes would overtake the answer."""
+
+    async def main() -> None:
+        async with tools.lab([tools.Worker()], max_body_bytes=4096) as lab:
+            client = await lab.client()
+            body = b"x" * (8 << 20)
+            client.post("/v1/messages", body)
+            await client.writer.drain()
+            response = await client.response()
+            assert response.status == 413
+            assert json.loads(response.body)["error"]["type"] == "request_too_large"
+
+    tools.run(main())

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -120,6 +121,39 @@ def test_a_drain_is_bounded_and_tells_the_streams_it_ends(tools: Any) -> None:
             assert b'"code": "router_shutdown"' in await reader.read()
             assert await router.wait() == 0
             writer.close()
+        await worker.stop()
+
+    tools.run(main())
+
+
+def test_sighup_reloads_the_rules_and_a_bad_file_changes_nothing(tools: Any, tmp_path: Path) -> None:
+    path = tmp_path / "router.toml"
+
+    def put(rule: str) -> None:
+        path.write_text(f'[[rules]]\nname = "{rule}"\n')
+
+    async def rule(port: int) -> str | None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /generate HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        head = (await reader.read()).partition(b"\r\n\r\n")[0].decode()
+        writer.close()
+        named = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("x-gaugeblock-rule: ")]
+        return named[0] if named else None
+
+    async def main() -> None:
+        put("first")
+        worker = tools.Worker()
+        await worker.start()
+        async with process(worker, config=str(path), health_join_interval=0.02) as (router, port, _):
+            assert await rule(port) == "first"
+            path.write_text("[[rules]]\nname = 5\n")
+            router.send_signal(signal.SIGHUP)
+            assert await rule(port) == "first"
+            put("second")
+            router.send_signal(signal.SIGHUP)
+            while await rule(port) != "second":  # a signal is handled soon, and nothing tells when
+                await asyncio.sleep(0.01)
+            assert router.returncode is None
         await worker.stop()
 
     tools.run(main())
