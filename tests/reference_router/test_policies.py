@@ -95,7 +95,7 @@ def test_a_known_prefix_comes_home_and_is_predicted() -> None:
     for s in Random(1).sample(sorted(homes) * 5, 60):
         decision = route(policy, text(f"{s}" * 300 + "more"), IDLE, rng)
         assert (decision.worker, decision.reason) == (homes[s], "prefix")
-        assert decision.matched >= 300
+        assert decision.matched in (256, 304), "whole blocks of 128, or all of it"
 
 
 def test_predicted_prefix_of_ids_counts_tokens() -> None:

@@ -113,9 +113,13 @@ def policy(name: str) -> Callable[[PolicyClass], PolicyClass]:
 
 def drawn(workers: Sequence[WorkerView], rng: Random) -> WorkerView:
     """Return one of ``workers``, each as likely as its weight says. One alone costs no throw of the dice."""
-    if len(workers) == 1:
+    count = len(workers)
+    if count == 1:
         return workers[0]
-    point = rng.random() * sum(worker.weight for worker in workers)
+    weights = [worker.weight for worker in workers]
+    if weights.count(weights[0]) == count:
+        return workers[int(rng.random() * count)]
+    point = rng.random() * sum(weights)
     for worker in workers:
         point -= worker.weight
         if point < 0:
@@ -125,5 +129,15 @@ def drawn(workers: Sequence[WorkerView], rng: Random) -> WorkerView:
 
 def idlest(workers: Sequence[WorkerView], rng: Random) -> WorkerView:
     """Return a worker of the least pressure, ties broken at random so that idle workers do not herd."""
-    low = min(worker.load / worker.weight for worker in workers)
-    return drawn([worker for worker in workers if worker.load / worker.weight == low], rng)
+    return idlest_of(workers, pressures(workers), rng)
+
+
+def pressures(workers: Sequence[WorkerView]) -> list[float]:
+    """Return each worker's load by its weight."""
+    return [worker.load / worker.weight for worker in workers]
+
+
+def idlest_of(workers: Sequence[WorkerView], loads: Sequence[float], rng: Random) -> WorkerView:
+    """Return what :func:`idlest` does, from pressures that are known already."""
+    low = min(loads)
+    return drawn([worker for worker, load in zip(workers, loads, strict=True) if load == low], rng)

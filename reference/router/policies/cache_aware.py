@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from gaugeblock.reference.router.policies.base import Decision, PolicySettings, RequestView, WorkerView, policy
+from gaugeblock.reference.router.policies.base import (
+    Decision,
+    PolicySettings,
+    RequestView,
+    WorkerView,
+    drawn,
+    idlest_of,
+    policy,
+    pressures,
+)
+from gaugeblock.reference.router.policies.blocks import key_of, matched_bytes
 from gaugeblock.reference.router.policies.prefix_tree import PrefixTree
 
 _NEVER_BELOW = 32  # bytes, about half a page of KV: less cannot be reused anyway
@@ -17,7 +27,7 @@ class CacheAware:
 
     One request more in the queue is taken to cost as much as recomputing ``load_cost`` bytes of prompt. A match below
     ``min_match_bytes`` and below half of the prompt counts as none, and so does part of a very short one: a greeting or
-    a chat template that all prompts share must not herd them. Prefixes are scoped by model.
+    a chat template that all prompts share must not herd them. Prefixes are scoped by model, loads are by weight.
     """
 
     name: str
@@ -27,27 +37,37 @@ class CacheAware:
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
         self.tree = PrefixTree(settings.cache_bytes)
+        self._last: tuple[RequestView, bytes] = (RequestView(), b"")
 
     def decide(self, request: RequestView, workers: Sequence[WorkerView], rng: Random, now: float) -> Decision:
-        """Pick the best score."""
-        matches = self._matches(request)
-        low = min(worker.load for worker in workers)
+        """Pick the best score: an idlest worker has at least 0, so only a match can beat it."""
+        loads = pressures(workers)
+        found = self._matches(request) if request.prompt else {}
+        matched = (
+            [(found[w.id], load, w) for w, load in zip(workers, loads, strict=True) if w.id in found] if found else ()
+        )
+        if not matched:
+            return Decision(idlest_of(workers, loads, rng).id, self.name, "miss")
+        low, cost = min(loads), self.settings.load_cost
         best: list[WorkerView] = []
-        best_rank = (-1e300, 0)
-        for worker in workers:
-            score = matches.get(worker.id, 0) - self.settings.load_cost * (worker.load - low)
-            rank = (score, -worker.load)
+        best_rank = (0.0, -low)  # what an idlest worker without a match has
+        longest = 0
+        for size, load, worker in matched:
+            rank = (size - cost * (load - low), -load)
             if rank > best_rank:
                 best, best_rank = [worker], rank
             elif rank == best_rank:
                 best.append(worker)
-        chosen = best[0] if len(best) == 1 else rng.choice(best)
-        return Decision(chosen.id, self.name, *self._why(request, workers, matches, chosen))
+            longest = max(longest, size)
+        chosen = drawn(best, rng) if best else idlest_of(workers, loads, rng)
+        own = found.get(chosen.id, 0)
+        reason = "prefix" if own == longest else "overflow"
+        return Decision(chosen.id, self.name, reason, own // request.unit)
 
     def record(self, request: RequestView, decision: Decision, now: float) -> None:
         """Remember the prompt as seen by the worker."""
         if request.prompt:
-            self.tree.insert(_scope(request) + request.prompt, decision.worker)
+            self.tree.insert(self._key(request), decision.worker)
 
     def forget(self, worker: str) -> None:
         """Forget all prefixes of a worker."""
@@ -55,22 +75,22 @@ class CacheAware:
 
     def _matches(self, request: RequestView) -> dict[str, int]:
         """Return the matched bytes of the prompt by worker, only those long enough to count."""
-        if not request.prompt:
-            return {}
-        scope = _scope(request)
-        size = len(request.prompt)
+        prompt = request.prompt
+        size = len(prompt)
         enough = min(size, self.settings.min_match_bytes, max((size + 1) // 2, _NEVER_BELOW))
-        found = self.tree.match(scope + request.prompt)
-        return {worker: depth - len(scope) for worker, depth in found.items() if depth - len(scope) >= enough}
+        found: dict[str, int] = {}
+        seen = 0
+        for depth, workers in reversed(self.tree.levels(self._key(request))):
+            matched = matched_bytes(depth, prompt)
+            if matched < enough:
+                break
+            for worker in self.tree.named(workers & ~seen):  # the others have a longer match
+                found[worker] = matched
+            seen = workers
+        return found
 
-    def _why(
-        self, request: RequestView, workers: Sequence[WorkerView], matches: dict[str, int], chosen: WorkerView
-    ) -> tuple[str, int]:
-        own = matches.get(chosen.id, 0)
-        best = max((matches.get(worker.id, 0) for worker in workers), default=0)
-        reason = "miss" if not best else "overflow" if own < best else "prefix"
-        return reason, own // request.unit
-
-
-def _scope(request: RequestView) -> bytes:
-    return b"%s\x00%d\x00" % ((request.model or "").encode(errors="replace"), request.unit)
+    def _key(self, request: RequestView) -> bytes:
+        """Return the key of the prompt; what was decided last is recorded next."""
+        if self._last[0] is not request:
+            self._last = request, key_of(request.model, request.unit, request.prompt)
+        return self._last[1]

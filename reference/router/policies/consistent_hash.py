@@ -65,10 +65,11 @@ class ConsistentHash(Stateless):
         """Return each worker's number for a key: the highest has it, with probability weight / sum of the weights."""
         seeds = self._seeds
         mixed = [((x := key ^ seeds[worker.id]) ^ (x >> 32)) * _ODD & _MASK for worker in workers]
-        if all(worker.weight == workers[0].weight for worker in workers):
+        weights = [worker.weight for worker in workers]
+        if weights.count(weights[0]) == len(weights):
             return mixed  # the same order, without a logarithm each
         shares = (((x >> 12) + 0.5) / (1 << 52) for x in mixed)  # in (0, 1), exact
-        return [-worker.weight / math.log(share) for worker, share in zip(workers, shares, strict=True)]
+        return [-weight / math.log(share) for weight, share in zip(weights, shares, strict=True)]
 
     def _key(self, request: RequestView) -> int | None:
         """Return 64 bits for what must stay together; None if nothing must."""
@@ -84,8 +85,8 @@ class ConsistentHash(Stateless):
         """Return the requests in flight that are a full share for one unit of weight, this one counted."""
         if not self.settings.hash_load_factor:
             return math.inf
-        total = 1 + sum(worker.load for worker in workers)
-        return self.settings.hash_load_factor * total / sum(worker.weight for worker in workers)
+        total = 1 + sum([worker.load for worker in workers])
+        return self.settings.hash_load_factor * total / sum([worker.weight for worker in workers])
 
     def _room(self, worker: WorkerView, limit: float) -> float:
         return max(self.settings.hash_load_floor, limit * worker.weight)

@@ -1,0 +1,102 @@
+"""Cost of one routing decision by policy: 64 workers, for cache-aware a tree of 100 000 prompts.
+
+    python benchmarks/router_policies.py
+
+Times are CPU times of this process: best, median and worst of the rounds. Exit code 1: a cache-aware decision takes
+more than 50 us (the goal is 15). Memory of a whole router is measured by benchmarks/router_speed.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from random import Random
+
+from gaugeblock.reference.router.policies import make_policy, policy_names
+from gaugeblock.reference.router.policies.base import Decision, Policy, PolicySettings, RequestView, WorkerView
+
+WORKERS, PREFIXES, HEADS, PROMPT = 64, 100_000, 1000, 4096  # bytes of a prompt, half of it a head that others share
+BATCH, ROUNDS = 1000, 15
+GATE, GOAL = 50.0, 15.0  # us
+
+
+def decisions() -> bool:
+    """Time each policy; returns whether the gate holds."""
+    rng = Random(7)
+    workers = [WorkerView(f"http://10.0.{n // 256}.{n % 256}:30000", load=n % 3) for n in range(WORKERS)]
+    heads = [rng.randbytes(PROMPT // 2) for _ in range(HEADS)]
+    print(f"{WORKERS} workers, prompts of {PROMPT} bytes, {ROUNDS} rounds of {BATCH}, us: best / median / worst")
+    print(f"{'policy':<34}{'decide':>24}{'decide and record':>24}")
+    worst = 0.0
+    for name in policy_names():
+        policy = make_policy(name, PolicySettings())
+        if name != "cache_aware":
+            _show(name, _time(policy, workers, rng, lambda: rng.randbytes(PROMPT)))
+            continue
+        kinds = _kinds(_grow(policy, workers, heads, rng), heads, rng)
+        gc.collect()
+        print(f"{name}, {len(policy.tree):,} nodes counted as {policy.tree.bytes / 1e6:.1f} MB")  # type: ignore[attr-defined] # it is the cache-aware one
+        for kind, make in kinds.items():
+            times = _time(policy, workers, rng, make)
+            _show(f"  {kind}", times)
+            worst = max(worst, statistics.median(times[0])) if "KB" not in kind else worst
+    verdict = "within the goal" if worst <= GOAL else "within the gate" if worst <= GATE else "ABOVE THE GATE"
+    print(f"cache-aware decision, 4 KB, slowest median: {worst:.1f} us: {verdict} ({GATE:g} us, goal {GOAL:g} us)")
+    return worst <= GATE
+
+
+def _kinds(seen: list[bytes], heads: list[bytes], rng: Random) -> dict[str, Callable[[], bytes]]:
+    return {
+        "seen before": lambda: bytes(bytearray(rng.choice(seen))),  # a copy: no hash of it is known
+        "head seen": lambda: rng.choice(heads) + rng.randbytes(PROMPT // 2),
+        "new": lambda: rng.randbytes(PROMPT),
+        "new, 64 KB": lambda: rng.randbytes(65536),
+    }
+
+
+def _grow(policy: Policy, workers: list[WorkerView], heads: list[bytes], rng: Random) -> list[bytes]:
+    """Let a policy learn of the prompts; returns some of them."""
+    seen = []
+    for number in range(PREFIXES):
+        prompt = heads[number % HEADS] + rng.randbytes(PROMPT // 2)
+        home = workers[(number % HEADS + number % 3) % WORKERS]
+        policy.record(RequestView("m", None, prompt), Decision(home.id, policy.name, "grown"), 0.0)
+        if number >= PREFIXES - 5000:
+            seen.append(prompt)
+    return seen
+
+
+def _time(
+    policy: Policy, workers: list[WorkerView], rng: Random, make: Callable[[], bytes]
+) -> tuple[list[float], list[float]]:
+    """Return us a decision, and a decision with its record, of each round."""
+    alone, both = [], []
+    for _ in range(ROUNDS):
+        for times, record in ((alone, False), (both, True)):
+            requests = [RequestView("m", None, make()) for _ in range(BATCH)]
+            began = time.process_time()
+            for request in requests:
+                decision = policy.decide(request, workers, rng, 0.0)
+                if record:
+                    policy.record(request, decision, 0.0)
+            times.append((time.process_time() - began) / BATCH * 1e6)
+    return alone, both
+
+
+def _show(label: str, times: tuple[list[float], list[float]]) -> None:
+    cells = (f"{min(t):7.1f} /{statistics.median(t):6.1f} /{max(t):6.1f}" for t in times)
+    print(f"{label:<34}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def main() -> int:
+    """Parse and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    return 0 if decisions() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
