@@ -21,6 +21,7 @@ from gaugeblock.fixtures.targets.router_launch import (
     reference_launcher,
 )
 from gaugeblock.fixtures.targets.router_live import LiveRouter, embedded_live, routed_engines
+from gaugeblock.fixtures.targets.router_policies import OwnPolicies
 from gaugeblock.fixtures.targets.router_probe import infer
 from gaugeblock.fixtures.targets.router_running import RunningBench, parse_workers, running_launcher
 
@@ -60,6 +61,15 @@ def router_lab(router_bench: RouterBench) -> Iterator[LabFactory]:
         yield LabFactory(router_bench)
     finally:
         router_bench.end_check()
+
+
+@pytest.fixture
+def own_policies(request: pytest.FixtureRequest) -> OwnPolicies:
+    """The reference router's policies in this process; unsupported when somebody else's router is under check."""
+    chosen = _launcher(request.config.stash[OPTIONS])
+    if chosen is None or chosen.name != "reference":
+        unsupported("golden decisions are those of the reference router's own policies, asked without HTTP")
+    return OwnPolicies()
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,8 @@ def _failing(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[l
     command = ["verify", "--fault", fault.id, "--out", folder]
     if scope != "full":
         command += ["--gates-except", fault.layer]
-        command += [word for layer in REACH[fault.place] for word in ("--layer", layer)]
+        reached = dict.fromkeys((*REACH[fault.place], fault.layer))  # a router's policies run in this process too
+        command += [word for layer in reached for word in ("--layer", layer)]
     if scope == "named":
         command += ["--check", fault.check]
     if scope != "full" and (op := _op(fault)):

@@ -66,6 +66,7 @@ def test_shipped_cases_load_and_say_where_they_come_from(name: str) -> None:
         ("eviction", "traces", lambda lines: lines[1].update(capacity=4)),
         ("eviction", "long", lambda lines: lines[1:3].reverse() or lines.insert(1, lines.pop(2))),
         ("eviction", "traces", lambda lines: lines[0].update(sha256="0" * 64)),
+        ("routing", "traces", lambda lines: lines[1].update(seed=4)),
     ],
 )
 def test_an_edited_file_fails(folder: Path, name: str, file: str, change: Any) -> None:
@@ -151,25 +152,40 @@ def test_a_line_that_is_no_object_is_named(folder: Path, line: str, message: str
         load_family("eviction", folder)
 
 
+@pytest.mark.parametrize(
+    ("arrival", "legal"),
+    [
+        ({"at": 0, "workers": [["x", 0, 0]]}, "a list of {at, workers"),
+        ({"at": 0, "workers": []}, "a list of {at, workers"),
+        ({"at": 0, "workers": [["x", 0, 1]], "load": 1}, "a list of {at, workers"),
+        ({"at": 0, "forget": ""}, "a list of {at, workers"),
+    ],
+)
+def test_a_malformed_arrival_is_named(folder: Path, arrival: dict[str, Any], legal: str) -> None:
+    rewrite(folder / "routing/traces.jsonl", lambda lines: lines[2].update(arrivals=[arrival]))
+    with pytest.raises(KitError, match=rf"traces.jsonl:3: field 'arrivals': .* legal is {legal}"):
+        load_family("routing", folder)
+
+
 def test_cases_of_another_model_fail(folder: Path) -> None:
     rewrite(folder / "prefill/chunks.jsonl", lambda lines: lines[0]["inputs"].update({"config.json": "0" * 64}))
     with pytest.raises(KitError, match=r"golden/prefill/chunks.jsonl was made for another config.json than this kit"):
         load_family("prefill", folder)
 
 
-@pytest.mark.parametrize("layer", ["prefill", "kv"])
+@pytest.mark.parametrize("layer", ["prefill", "kv", "router"])
 def test_an_update_restores_what_was_edited_and_a_second_changes_nothing(folder: Path, layer: str) -> None:
     name = next(name for name, family in FAMILIES.items() if family.layer == layer)
     path = folder / name / f"{FAMILIES[name].files[0]}.jsonl"
     shipped = load_family(name, golden_folder())[path.stem].cases
 
     def spoil(lines: list[dict[str, Any]]) -> None:
-        lines[1][{"prefill": "page_size", "kv": "capacity"}[layer]] = 99
+        lines[1][{"prefill": "page_size", "kv": "capacity", "router": "seed"}[layer]] = 99
         lines[2]["id"] = "unheard-of"
 
     rewrite(path, spoil)
     told = list(update_goldens((layer,), folder))
-    field = {"prefill": "page_size 99 → 16", "kv": "capacity 99 → 3"}[layer]
+    field = {"prefill": "page_size 99 → 16", "kv": "capacity 99 → 3", "router": "seed 99 → 0"}[layer]
     where = f"golden/{name}/{path.name}"
     assert f"{where}: {shipped[0]['id']}: {field}" in told
     assert f"{where}: {shipped[1]['id']}: new" in told
