@@ -1,0 +1,53 @@
+"""RTR-055."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+from gaugeblock.conformance.check import check
+from gaugeblock.conformance.engine.evidence import Note
+from gaugeblock.conformance.outcome import beyond
+from gaugeblock.conformance.router.labs import LabFactory
+from gaugeblock.fixtures.memory import can_measure, resident_bytes
+from gaugeblock.fixtures.targets.router import CHAT, RouterLab
+
+CLIENTS, SIZE, WARM_UP, PROMPTS = 4, 32 << 10, 200, 1000  # SIZE in bytes
+INDEX = 4 << 20
+LIMIT = PROMPTS * SIZE // 2
+
+
+@check(
+    "RTR-055",
+    feature="cache-aware",
+    level="extended",
+    bound="1000 unique prompts of 32 KB, 33 MB, add less than half of that to the router's memory, whose index may "
+    "hold 4 MB and was filled before: a router that keeps prompts grows by all of it, one that does not by buffers",
+    sources=("https://github.com/sgl-project/sglang/issues/16734",),
+)
+def test_rtr_055(router_lab: LabFactory, note: Note) -> None:
+    """Prompts that share nothing do not grow the router's memory for ever.
+
+    It kept what nobody will ask for again, until the machine ends it. Look at whether the index counts its bytes,
+    whether anything is evicted before the next timer, and what else holds on to a request's body.
+    """
+    lab = router_lab("cache_aware", fresh=True, index_bytes=INDEX)
+    if not can_measure():
+        beyond("the memory of another process can be read on Linux only")
+    group = lab.server.process.pid
+    _pour(lab, WARM_UP)
+    before = resident_bytes(group)
+    _pour(lab, PROMPTS)
+    grown = resident_bytes(group) - before
+    note(f"{before / 1e6:.1f} MB before, {grown / 1e6:+.1f} MB after {PROMPTS} prompts of {SIZE >> 10} KB")
+    assert grown <= LIMIT, f"{PROMPTS * SIZE / 1e6:.0f} MB of unique prompts grew the router by {grown / 1e6:.1f} MB"
+
+
+def _pour(lab: RouterLab, count: int) -> None:
+    rng = random.Random(lab.mark())
+    bodies = (lab.body(rng.randbytes(SIZE // 2).hex()) for _ in range(count))
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        statuses = set(pool.map(lambda body: lab.wire.call("POST", CHAT, body).status, bodies))
+    assert statuses == {200}, f"some of {count} requests failed: {statuses}"
+    for worker in lab.workers:
+        worker.requests.clear()
