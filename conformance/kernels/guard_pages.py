@@ -95,6 +95,7 @@ def _dies(kernels: KernelTarget, op: Op, *touches: Touch) -> bool:
 def _call(kernels: KernelTarget, op: Op, touches: tuple[Touch, ...], sender: Connection) -> None:
     """Make the calls in the forked process; what one raises goes through the pipe."""
     faulthandler.disable()  # dying is an answer here
+    torch.set_num_threads(1)  # a forked process has none of the threads that its parent's pool counts on
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for touch in touches:
         try:
