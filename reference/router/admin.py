@@ -26,10 +26,17 @@ class Admin:
     """Handlers of the router's own paths."""
 
     def __init__(
-        self, config: RouterConfig, registry: Registry, policies: PolicySet, book: RuleBook, metrics: Metrics
+        self,
+        config: RouterConfig,
+        registry: Registry,
+        policies: PolicySet,
+        book: RuleBook,
+        metrics: Metrics,
+        aborted: Callable[[str], None],
     ) -> None:
         self._config, self._registry, self._metrics = config, registry, metrics
         self._policies, self._book = policies, book
+        self._aborted = aborted  # told the id of every request that a client aborts
 
     def routes(self) -> dict[str, dict[bytes, Handler]]:
         """Return the handlers by path and method; GET answers HEAD too."""
@@ -138,9 +145,12 @@ class Admin:
 
     async def abort(self, request: Request, reply: Reply) -> None:
         """Pass an abort on to all workers: which one has the request is theirs to know."""
-        if _object(request.body) is None:
+        data = _object(request.body)
+        if data is None:
             reply.error(400, "Bad Request", "bad_abort", 'the body must be {"rid": …}')
             return
+        if isinstance(data.get("rid"), str):
+            self._aborted(data["rid"])
         self._sum_up(reply, "told", len(await self._tell_all(b"/abort_request", request.body)))
 
     async def _tell_all(self, target: bytes, body: bytes | None) -> list[Worker]:

@@ -58,7 +58,8 @@ class RouterApp:
         self.rules = RuleBook(config, self.policies, self.registry, rng)
         self.proxy = Proxy(config, self.registry, self.policies, self.rules, rng, clock)
         self.metrics = Metrics(self.registry, self.proxy)
-        self.admin = Admin(config, self.registry, self.policies, self.rules, self.metrics)
+        told = self.proxy.note_abort
+        self.admin = Admin(config, self.registry, self.policies, self.rules, self.metrics, told)
         self._own = self.admin.routes()
 
     async def handle(self, request: Request, reply: Reply) -> None:

@@ -1,9 +1,10 @@
-"""Telling an abandoned worker to stop generating what nobody will read."""
+"""Aborts: telling an abandoned worker to stop what nobody will read, and remembering what a client has called off."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
 from gaugeblock.reference.router.calls import try_call
@@ -11,6 +12,7 @@ from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.worker import Worker
 
 _MOST = 32  # aborts for one request
+_REMEMBERED, _MEMORY = 1024, 60.0  # ids that clients have aborted, and seconds for which they are remembered
 
 
 class Orphans:
@@ -19,6 +21,7 @@ class Orphans:
     def __init__(self, config: RouterConfig) -> None:
         self._timeout, self._key = config.admin_timeout, config.worker_api_key
         self._running: dict[asyncio.Task[object], str] = {}
+        self._unwanted: OrderedDict[str, float] = OrderedDict()  # id, and until when (loop time)
 
     def abort(self, worker: Worker, rids: Iterable[str]) -> None:
         """Tell a worker to stop the requests of these ids, without waiting for it."""
@@ -34,3 +37,17 @@ class Orphans:
         tasks = [task for task, worker in self._running.items() if worker in workers] if workers else []
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
+
+    def remember(self, rid: str) -> None:
+        """Note that a client has aborted a request: a worker that drops it has not failed."""
+        self._unwanted[rid] = asyncio.get_running_loop().time() + _MEMORY
+        self._unwanted.move_to_end(rid)
+        if len(self._unwanted) > _REMEMBERED:
+            self._unwanted.popitem(last=False)
+
+    def unwanted(self, rids: Iterable[str]) -> bool:
+        """Whether a client has lately aborted one of these requests, so that none of them is worth another try."""
+        if not self._unwanted:
+            return False
+        now = asyncio.get_running_loop().time()
+        return any(self._unwanted.get(rid, 0.0) > now for rid in rids)

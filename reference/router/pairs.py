@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from random import Random
 from typing import NamedTuple
 
@@ -46,20 +46,20 @@ class Pairs:
     def __init__(self, registry: Registry, policies: PolicySet, rng: Random, clock: Callable[[], float]) -> None:
         self._registry, self._policies, self._rng, self._clock = registry, policies, rng, clock
 
-    def pick(self, journey: Journey, seen: Sequence[str] = ()) -> Pair | None:
+    def pick(self, journey: Journey) -> Pair | None:
         """Return a pair of workers of one pool that have not failed this request, and note the choice in the journey.
 
-        ``seen`` are workers that have begun on it and been called off: they are taken only if there is no other.
+        Those that have begun on it and been called off are taken only if there is no other.
         """
         prefills, decodes = self.candidates(journey)
         if not prefills:
             return None
-        prefills, policy = _rather(prefills, seen), self._policies.get(journey.route.policy)
+        prefills, policy = _rather(prefills, journey.called_off), self._policies.get(journey.route.policy)
         chosen, decision = self._decide(policy, journey, _by_rank(prefills, journey.reading.sequences.rank))
         worker, rank = _split(chosen)
         prefill = self._registry.workers[worker]
         mates = [decode for decode in decodes if decode.spec.pool == prefill.spec.pool]
-        views = [WorkerView(mate.id, mate.in_flight, mate.spec.weight) for mate in _rather(mates, seen)]
+        views = [WorkerView(mate.id, mate.in_flight, mate.spec.weight) for mate in _rather(mates, journey.called_off)]
         decode, _ = self._decide(self._policies.decode, journey, views)
         journey.settle(decision._replace(worker=decode), self._registry.workers[decode].spec)
         journey.prefill = chosen
@@ -90,7 +90,7 @@ class Pairs:
         return decision.worker, decision
 
 
-def _rather(workers: list[Worker], seen: Sequence[str]) -> list[Worker]:
+def _rather(workers: list[Worker], seen: Collection[str]) -> list[Worker]:
     return [worker for worker in workers if worker.id not in seen] or workers
 
 

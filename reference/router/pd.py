@@ -68,7 +68,7 @@ class Disaggregation:
             if bodies is None:
                 refusals.no_object(journey)
                 return False
-            legs = Legs(pair, journey, self._config)
+            legs = Legs(pair, journey, self._config, self._orphans)
             try:
                 await self._orphans.settle(journey.called_off & {pair.prefill.id, pair.decode.id}, _SETTLING)
                 await legs.open()
@@ -82,7 +82,8 @@ class Disaggregation:
                 second.score(await self._relay(journey, legs))
                 second.heard(legs.decode.status, legs.decode.first_byte)
             except SideError as error:
-                (first if error.worker is pair.prefill else second).broke(error.kind)
+                if not self._orphans.unwanted(journey.reading.rids):
+                    (first if error.worker is pair.prefill else second).broke(error.kind)
                 return self._broken(journey, legs, error)
             except RefusedError as error:
                 return self._refused(journey, legs, pair, error)
@@ -133,7 +134,9 @@ class Disaggregation:
     def _may_retry(self, journey: Journey, failed: Worker) -> bool:
         """Whether a pair without ``failed`` is there and the budgets of the request and of the router allow it."""
         journey.tried.add(failed.id)
-        if journey.attempts > self._config.retries or journey.reply.started:
+        if journey.attempts - journey.refused > self._config.retries or journey.reply.started:
+            return False
+        if self._orphans.unwanted(journey.reading.rids):
             return False
         return self.able(journey) and self._budget.take()
 
@@ -142,6 +145,7 @@ class Disaggregation:
         if journey.reply.started:
             refusals.broke_off(journey, error.kind)
             return False
+        journey.refused += error.kind == "connect"
         self._call_off(journey, legs.running, error.worker)
         if error.kind in RETRIED_KINDS and not error.got_body and self._may_retry(journey, error.worker):
             return True

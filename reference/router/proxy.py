@@ -106,6 +106,10 @@ class Proxy:
             return request.tenant
         return tenant_name(request.head.fields.get(self._tenant_header, b"")) or None
 
+    def note_abort(self, rid: str) -> None:
+        """Note that a client has aborted a request: no other worker shall get it."""
+        self._orphans.remember(rid)
+
     def _choose_way(self, journey: Journey) -> Callable[[Journey], Awaitable[bool]] | None:
         """Return how a request is served where there are pairs: by a regular worker if one may take it, else by them.
 
@@ -140,7 +144,8 @@ class Proxy:
                     return True
                 lease.score(await relay(exchange, journey.reply, journey.receipt(), journey.reading, self._config))
             except ExchangeError as error:
-                lease.broke(error.kind)
+                if not self._orphans.unwanted(journey.reading.rids):
+                    lease.broke(error.kind)
                 return self._broken(worker, journey, exchange, error.kind)
             except asyncio.CancelledError:
                 refusals.shutting_down(journey)
@@ -214,6 +219,8 @@ class Proxy:
                 worker.upstream.give_back(exchange)
                 if not isinstance(error, ExchangeError) or not exchange.stale:
                     raise
+                if self._orphans.unwanted(journey.reading.rids):
+                    raise
                 exchange = None  # the next kept connection, or in the end a new one
         if not journey.reading.stream and not exchange.done:
             exchange.limit(idle, journey.deadline)
@@ -222,6 +229,8 @@ class Proxy:
     def _may_retry(self, journey: Journey) -> bool:
         """Whether an untried worker is there and the budgets of the request and of the router allow it."""
         if journey.attempts - journey.refused > self._config.retries or journey.reply.started:
+            return False
+        if self._orphans.unwanted(journey.reading.rids):
             return False
         routes = [route for route in (journey.route, journey.route.otherwise) if route is not None]
         return any(self._room(journey, route) is not Room.NONE for route in routes) and self._budget.take()

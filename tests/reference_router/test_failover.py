@@ -278,3 +278,27 @@ def test_connections_to_a_worker_are_reused(tools: Any) -> None:
             assert len({id(call.reader) for call in worker.calls}) == 1
 
     tools.run(main())
+
+
+def test_a_request_that_its_client_has_aborted_is_not_retried(tools: Any) -> None:
+    heard = asyncio.Event()
+
+    async def drops(call: Any) -> None:
+        if call.target == "/abort_request":
+            call.answer()
+            heard.set()
+        else:
+            await heard.wait()
+            call.reset()
+
+    async def main() -> None:
+        workers = [tools.Worker(drops), tools.Worker(drops)]
+        async with tools.lab(workers) as lab:
+            running = asyncio.create_task(lab.post("/generate", b'{"text": "x", "rid": "r-1"}'))
+            await tools.until(lambda: any(worker.calls for worker in workers), "a worker has it")
+            assert (await lab.post("/abort_request", b'{"rid": "r-1"}')).status == 200
+            assert (await running).status == 502
+            assert sum(call.target == "/generate" for worker in workers for call in worker.calls) == 1
+            assert [lab.state(worker).outcomes["fault"] for worker in workers] == [0, 0]
+
+    tools.run(main())

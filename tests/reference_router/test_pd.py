@@ -392,3 +392,56 @@ def test_a_session_stays_on_its_rank(tools: Any, balance: str) -> None:
             assert not any(lab.state(first[0]).rank_load.values())
 
     tools.run(main())
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["prefill", "decode"])
+def test_a_kept_connection_that_closes_as_it_is_used_again_fails_nobody(tools: Any, side: int) -> None:
+    def closing(body: bytes) -> Any:
+        async def once(call: Any) -> None:
+            call.answer(body)
+            await call.reader.readuntil(b"\r\n\r\n")  # the next request comes too late: it closes in good order
+            await call.flushed_reset()
+
+        return once
+
+    async def main() -> None:
+        scripts = [says(b'"p"'), says(b'"d"')]
+        scripts[side] = closing(b'"pd"')
+        first, second, lab_ = pairs(tools, *scripts)
+        async with lab_ as lab:
+            for _ in range(3):
+                assert (await lab.post("/generate", STREAM)).status == 200
+            assert outcomes(lab, first[0]) == outcomes(lab, second[0]) == {"success": 3}
+            other = (second, first)[side][0]
+            assert len(other.calls) == 3
+
+    tools.run(main())
+
+
+def test_a_request_that_is_called_off_goes_to_others_where_there_are_any(tools: Any) -> None:
+    begun: list[Any] = []
+    waiting = asyncio.Event()
+
+    async def dies_once(call: Any) -> None:
+        begun.append(call)
+        if len(begun) == 1:
+            await waiting.wait()
+            call.reset()
+        else:
+            call.answer()
+
+    async def waits_once(call: Any) -> None:
+        if waiting.is_set():
+            call.answer(b'"again"')
+        else:
+            waiting.set()
+            await call.client_left()
+
+    async def main() -> None:
+        _, second, lab_ = pairs(tools, dies_once, waits_once, (3, 3), policy="round_robin")
+        async with lab_ as lab:
+            response = await lab.post("/generate", b'{"text": "x"}')
+            assert (response.status, response.body) == (200, b'"again"')
+            assert sorted(len(worker.calls) for worker in second) == [0, 1, 1]
+
+    tools.run(main())

@@ -1,0 +1,41 @@
+"""RTR-096."""
+
+from __future__ import annotations
+
+import pytest
+
+from gaugeblock.conformance.check import check
+from gaugeblock.conformance.router.labs import LabFactory
+from gaugeblock.conformance.router.pairs import await_called_off, failing_reply, pair_lab
+from gaugeblock.fixtures.workers.script import RESET_AT_ONCE, Answer
+
+FAILURES = {"500": Answer(status=500), "reset": RESET_AT_ONCE}
+BOUND = 5.0  # seconds until the client must know
+
+
+@check(
+    "RTR-096",
+    feature="pd",
+    bound="an error status within 5 s, while prefill is held for ever; prefill called off 3 s later",
+    sources=(
+        "https://github.com/volcano-sh/kthena/pull/882",
+        "https://github.com/sgl-project/sglang/pull/37961",
+        "https://github.com/sgl-project/sglang/pull/18701",
+    ),
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("failure", list(FAILURES))
+def test_rtr_096(router_lab: LabFactory, failure: str, stream: bool) -> None:
+    """When decode fails, the client hears of it at once and prefill is called off.
+
+    Prefill computes a prompt whose KV nobody will fetch, and the client waits for it. Look at whether decode's failure
+    ends the wait for prefill.
+    """
+    lab = pair_lab(router_lab)
+    gate = lab.gate()
+    for worker in lab.prefills:
+        worker.always(Answer(hold=gate))
+    for worker in lab.decodes:
+        worker.always(FAILURES[failure])
+    failing_reply(lab, BOUND, "fail in decode", f"decode failed ({failure})", stream=stream)
+    await_called_off(lab, lab.prefills, "fail in decode", f"decode failed ({failure})")
