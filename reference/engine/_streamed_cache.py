@@ -159,8 +159,12 @@ class StreamedCache(Cache):
             layer.leaving.clear()
 
     def close(self) -> None:
-        """Give back threads, host memory and files. The cache is of no use afterwards."""
+        """Give back threads, memory and files. The cache is of no use afterwards."""
         self.copier.lane.close()
+        for layer in self._streamed:
+            layer.release()  # cache and layers refer to each other: the memory must not wait for a garbage collection
+        self._buffers.clear()
+        self._loads.clear()
         if self.tier is not None:
             self.tier.close()
 

@@ -96,6 +96,10 @@ class StreamedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call] # transfo
         """Refuse: a fresh prefill makes a fresh cache."""
         raise PrefillError("a cache of chunked_prefill cannot be reset: call chunked_prefill again")
 
+    def release(self) -> None:
+        """Let the device's memory go; the layer is of no use afterwards."""
+        self.ring = self.ring_keys = self.ring_values = torch.empty(0)
+
     # Writing
 
     def append(self, k: Tensor, v: Tensor) -> None:

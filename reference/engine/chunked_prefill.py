@@ -70,7 +70,7 @@ class PrefillResult:
         return self.cache.attached_to(self.model)
 
     def close(self) -> None:
-        """Give back threads, host memory and files; ``cache`` is of no use afterwards."""
+        """Give back threads, memory and files; ``cache`` is of no use afterwards."""
         self.cache.close()
 
     def __enter__(self) -> PrefillResult:

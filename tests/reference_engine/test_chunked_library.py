@@ -1,6 +1,8 @@
 """chunked_prefill against the same transformers model called once."""
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -183,3 +185,15 @@ def test_statistics_count_what_moved(llama):
         assert stats.transfer_seconds == pytest.approx(stats.waited_seconds)
         assert stats.overlap_efficiency == 0
     assert chunked_prefill(llama, prompt_of(5), 10).stats.overlap_efficiency is None
+
+
+def test_closing_frees_the_memory_without_a_garbage_collection(llama):
+    gc.collect()
+    gc.disable()
+    try:
+        with chunked_prefill(llama, prompt_of(40), 8) as result:
+            rings = [weakref.ref(layer.ring) for layer in result.cache.layers]
+            assert all(ring() is not None and ring().numel() for ring in rings)
+        assert not any(ring() is not None for ring in rings), "the keys and values outlive their prefill"
+    finally:
+        gc.enable()
