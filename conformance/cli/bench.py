@@ -47,7 +47,7 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
             "times need an NVIDIA GPU, and this PyTorch sees none; without one, `gaugeblock verify --layer kernels` "
             "holds the kernels to everything but time"
         )
-    _make(out)
+    make_folder(out)
     chosen = list(workloads(op_name, quick=quick))
     if not chosen:
         raise KitError(f"{op_name} is not among the timed shapes")
@@ -102,7 +102,7 @@ def prefill_command(
 
     if model is not None and shape is not None:
         raise KitError("give --model or --shape, not both")
-    _make(out)
+    make_folder(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
     processor = f"CPU, {threads} thread{'s' * (threads > 1)}"
@@ -131,7 +131,7 @@ def prefill_command(
     return 1 if report(complete=True).problems() else 0
 
 
-def _make(out: Path) -> None:
+def make_folder(out: Path) -> None:
     """Make the folder ``out`` before anything is measured.
 
     Raises:

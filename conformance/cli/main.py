@@ -19,6 +19,7 @@ COMMANDS = {
     "load": "load:load",
     "profile": "profile:profile",
     "bench": "bench:bench",
+    "simulate": "simulate:simulate",
     "env": "env:env",
 }
 

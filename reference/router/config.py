@@ -56,7 +56,7 @@ class RouterConfig(QueueConfig):
     cache_bytes: int = 32 << 20
     max_prefix_bytes: int = 64 << 10
     min_match_bytes: int = 256
-    load_cost: float = 512.0
+    load_cost: float = 1024.0
 
     hash_head_bytes: int = 1024
     hash_load_factor: float = 1.25

@@ -52,7 +52,7 @@ class PolicySettings(NamedTuple):
 
     cache_bytes: int = 32 << 20
     min_match_bytes: int = 256
-    load_cost: float = 512.0
+    load_cost: float = 1024.0
     session_ttl: float = 3600.0
     max_sessions: int = 100_000
     hash_head_bytes: int = 1024

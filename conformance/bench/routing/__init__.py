@@ -1,0 +1,1 @@
+"""Routing policies on a recorded trace, without HTTP: what ``gaugeblock simulate`` runs."""
