@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.evidence import Note
+from gaugeblock.conformance.outcome import inconclusive
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.texts import unrelated
 from gaugeblock.fixtures.workers.script import Answer
@@ -33,7 +34,10 @@ def test_rtr_058(router_lab: LabFactory, note: Note) -> None:
     busy = lab.worker(lab.send(hot).worker)
     others = [prompt for prompt, home in homes.items() if home != busy.name] * REPEATS
     random.Random(5).shuffle(others)
-    assert len({homes[prompt] for prompt in others}) > 1, f"too few homes to judge: {sorted(homes.values())}"
+    if len({homes[prompt] for prompt in others}) < 2:
+        inconclusive(
+            f"{PREFIXES} unrelated prompts live on too few workers to judge: {sorted(homes.values())}; see RTR-005"
+        )
     gate = lab.gate()
     busy.always(Answer(hold=gate))
     answered: list[int] = []

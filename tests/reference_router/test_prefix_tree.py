@@ -32,6 +32,22 @@ def test_matches_agree_with_a_scan_over_all_prompts(seen: list[tuple[bytes, str]
 
 
 @settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.one_of(keys, st.none()), st.sampled_from("abc")), max_size=20), keys)
+def test_forgetting_a_worker_is_as_if_it_had_never_been_there(
+    steps: list[tuple[bytes | None, str]], key: bytes
+) -> None:
+    tree, seen = PrefixTree(1 << 30), list[tuple[bytes, str]]()
+    for known, worker in steps:
+        if known is None:
+            tree.forget(worker)
+            seen = [(other, who) for other, who in seen if who != worker]
+        else:
+            tree.insert(known, worker)
+            seen.append((known, worker))
+    assert tree.match(key) == naive(seen, key)
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(keys, st.sampled_from("abc")), max_size=30), st.integers(0, 6000))
 def test_bytes_stay_within_the_bound_and_add_up(seen: list[tuple[bytes, str]], bound: int) -> None:
     tree = PrefixTree(bound)
