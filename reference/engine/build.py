@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gaugeblock.reference.engine.config import ModelConfig
@@ -18,6 +17,7 @@ from gaugeblock.reference.kv.offload import Offload
 from gaugeblock.reference.kv.pages import KVError
 from gaugeblock.reference.kv.policies import POLICIES
 from gaugeblock.reference.kv.storage import KVShape, KVStorage
+from gaugeblock.reference.kv.workers import Workers
 
 READERS = 4  # page files read side by side: one at a time reaches little more than half of what a disk can do
 
@@ -93,8 +93,8 @@ def _build_offload(config: EngineConfig, shape: KVShape, root: bytes) -> Offload
             disk=disk,
             disk_bytes=in_bytes(config.disk_kv_tokens),
             identity=root.hex(),
-            worker=None if disk is None else ThreadPoolExecutor(1, thread_name_prefix="kv-disk-write"),
-            reader=None if disk is None else ThreadPoolExecutor(READERS, thread_name_prefix="kv-disk-read"),
+            worker=None if disk is None else Workers(1, "kv-disk-write"),
+            reader=None if disk is None else Workers(READERS, "kv-disk-read"),
         )
     except KVError as error:
         raise ConfigError(str(error)) from error

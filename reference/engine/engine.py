@@ -142,14 +142,25 @@ class Engine:
             self._post(lambda: self.scheduler.abort(rid, "aborted by the client"))
 
     def flush_cache(self) -> bool:
-        """Forget all cached KV. Returns False, with nothing changed, while a request is queued or runs."""
+        """Forget all cached KV. Returns False, with nothing changed, while a request is queued or runs.
+
+        Raises:
+            TimeoutError: the disk tier does not answer; what lies there is not forgotten, or not yet.
+        """
         done: Future[bool] = Future()
 
         def flush() -> list[Event]:
-            flushed = not self.scheduler.has_work and self.scheduler.kv.flush()
+            flushed, failure = False, None
+            try:
+                flushed = not self.scheduler.has_work and self.scheduler.kv.flush()
+            except KVError as error:  # a slow disk is no reason to end
+                failure = TimeoutError(str(error))
             self._publish()
             self._flushes.discard(done)
-            done.set_result(flushed)
+            if failure is None:
+                done.set_result(flushed)
+            else:
+                done.set_exception(failure)
             return []
 
         with self._wake:
@@ -157,10 +168,16 @@ class Engine:
                 return False
             self._flushes.add(done)
             self._post(flush)
-        return done.result(FLUSH_SECONDS)
+        try:
+            return done.result(FLUSH_SECONDS)
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or f"the scheduler did not come to it within {FLUSH_SECONDS:.0f} s") from None
 
     def stats(self) -> EngineStats:
-        """Return a snapshot, as of the last step. A request's pages are back before its last event is sent."""
+        """Return a snapshot, as of the last step or idle second.
+
+        A request's pages are back before its last event is sent.
+        """
         return replace(self._stats)
 
     def _check(self, request: GenerateRequest) -> None:
@@ -214,8 +231,14 @@ class Engine:
         """Wait for something to do; False when it is time to end."""
         with self._wake:
             while not (self._stopping or self._inbox or self.scheduler.has_work):
-                self._wake.wait(IDLE_SECONDS)
+                if not self._wake.wait(IDLE_SECONDS):
+                    self._keep_up()
             return not self._stopping
+
+    def _keep_up(self) -> None:
+        """Take notice of writes that have ended and of a disk that may be tried again: metrics are read while idle."""
+        self.scheduler.kv.offload.poll()
+        self._publish()
 
     def _turn(self) -> list[Event]:
         events: list[Event] = []

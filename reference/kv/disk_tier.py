@@ -7,6 +7,7 @@ takes nothing, and what lies on it stays. A full disk keeps serving. A page that
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -130,8 +131,7 @@ class DiskTier:
                 break
             found.append(data)
         for key, future in started[len(found) + 1 :]:  # behind one that did not come
-            future.cancel()
-            self.index.complete_load([key])
+            self.drop_read(key, future)
         self.loaded += len(found)
         return found
 
@@ -155,6 +155,11 @@ class DiskTier:
             self.index.discard(key)
         return data
 
+    def drop_read(self, key: bytes, future: Future[bytes | None]) -> None:
+        """Do without what :meth:`begin_read` started; nothing is waited for."""
+        future.cancel()
+        self.index.complete_load([key])
+
     def poll(self) -> None:
         """Take in the writes that have ended, in order."""
         while self._writing and self._writing[0].future.done():
@@ -175,20 +180,38 @@ class DiskTier:
             self.poll()
 
     def clear(self) -> None:
-        """Forget every page, and delete its file."""
+        """Forget every page, and delete its file.
+
+        Raises:
+            KVError: the disk does not end what it writes, and nothing is forgotten; or what it deletes, and it will.
+        """
         self.settle()
         self._doomed += self.index.clear()
         self._submit([])
         self.settle()
 
     def close(self) -> None:
-        """Write what is on its way, and let go of the folder."""
+        """Write what is on its way, and let go of the folder.
+
+        Raises:
+            KVError: a read or write does not end in time; the folder stays this process's until it ends.
+        """
         try:
             self.settle()
         finally:
-            self._worker.shutdown()
-            self._reader.shutdown()
+            self._end_workers()
             self.store.close()
+
+    def _end_workers(self, seconds: float = WAIT_SECONDS) -> None:
+        ending = threading.Thread(target=self._shut_down, name="kv-disk-end", daemon=True)
+        ending.start()
+        ending.join(seconds)
+        if ending.is_alive():
+            raise KVError(f"a read or write of the disk tier did not end in {seconds:.0f} s: its folder stays locked")
+
+    def _shut_down(self) -> None:
+        self._reader.shutdown()
+        self._worker.shutdown()
 
     def recount(self) -> None:
         """Raise :class:`KVError` if a counter is wrong."""

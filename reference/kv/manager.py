@@ -149,13 +149,17 @@ class KVManager:
         allocation.behind += count
 
     def flush(self) -> bool:
-        """Forget all cached pages, on every tier. Returns False and changes nothing while a sequence is live."""
+        """Forget all cached pages, on every tier. Returns False and changes nothing while a sequence is live.
+
+        Raises:
+            KVError: the disk does not answer; the device has forgotten nothing then.
+        """
         if self._live:
             return False
+        self.offload.clear()
         for node in self.index.victims(len(self.index), self._is_idle):
             self.index.remove(node, evicted=False)
             self.pool.reclaim(node.page)
-        self.offload.clear()
         return True
 
     def prefetch(self, requests: Sequence[tuple[Sequence[int], str]]) -> None:
@@ -169,10 +173,12 @@ class KVManager:
 
         Without ``keep`` only what is there already stays.
         """
-        if keep and self.offload.disk is not None:
-            cached = self.index.victims(len(self.index), lambda page: True)
-            self.offload.save(self._payload(node) for node in cached if self.offload.lacks(node.key))
-        self.offload.close()
+        try:
+            if keep and self.offload.disk is not None:
+                cached = self.index.victims(len(self.index), lambda page: True)
+                self.offload.save(self._payload(node) for node in cached if self.offload.lacks(node.key))
+        finally:
+            self.offload.close()
 
     def recount(self) -> None:
         """Count everything again from the live allocations.

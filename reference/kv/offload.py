@@ -136,11 +136,15 @@ class Offload:
             self._end_fetches(wait=False)
 
     def clear(self) -> None:
-        """Forget everything, on disk too."""
+        """Forget everything, on disk too.
+
+        Raises:
+            KVError: the disk does not answer; the host has forgotten nothing then.
+        """
         self._end_fetches(wait=True)
-        self.host.clear()
         if self.disk is not None:
             self.disk.clear()
+        self.host.clear()
 
     def save(self, payloads: Iterable[Payload]) -> None:
         """Write to disk, and wait for it, what lies in the host alone and then ``payloads``, past the host.
@@ -191,16 +195,26 @@ class Offload:
         disk.write(evicted)
         return True
 
+    def _drop_fetches(self, disk: DiskTier) -> None:
+        """Do without the pages that are on their way behind one that did not come."""
+        while self._fetches:
+            fetch = self._fetches.popleft()
+            disk.drop_read(fetch.page.key, fetch.future)
+            self.host.give_up(fetch.page.key)
+
     def _prefetch_room(self) -> int:
         """Return how many bytes may be on their way from disk to host beside those that are."""
         return self.host.index.capacity // 2 - sum(fetch.page.size for fetch in self._fetches)
 
     def _end_fetches(self, *, wait: bool) -> None:
+        """Take in what was read, in order. One that does not come in time is the last that is waited for."""
         while self.disk is not None and self._fetches and (wait or self._fetches[0].future.done()):
             fetch = self._fetches.popleft()
             data = self.disk.end_read(fetch.page.key, fetch.future, WAIT_SECONDS)
             if data is None:
                 self.host.give_up(fetch.page.key)
+                if not fetch.future.done():
+                    self._drop_fetches(self.disk)
                 continue
             self.host.fill(Payload(fetch.page.key, fetch.page.parent, self.form.tensor(data), fetch.page.owner))
             self.prefetched += 1

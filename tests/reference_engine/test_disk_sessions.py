@@ -1,6 +1,7 @@
 """The engine's KV on disk: sessions outlive the process, and a bad folder or disk is said, not suffered."""
 
 import json
+import math
 import shutil
 import sqlite3
 import threading
@@ -10,10 +11,12 @@ import pytest
 from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.fixtures.targets.inprocess import mixed_prompt
 from gaugeblock.reference.engine import build
+from gaugeblock.reference.engine import engine as engine_module
 from gaugeblock.reference.engine.engine import Engine
 from gaugeblock.reference.engine.errors import ConfigError
 from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, SamplingParams
 from gaugeblock.reference.kv import build as kv_build
+from gaugeblock.reference.kv.pages import KVError
 from gaugeblock.reference.kv.policies import POLICIES
 
 PROMPTS = [mixed_prompt(f"session {i}", 100) for i in range(3)]  # 6 full pages each
@@ -37,6 +40,15 @@ def ask(running, prompt, salt=""):
     assert done.wait(60)
     assert events[-1].finish.type == "length", events[-1].finish
     return [event.token_id for event in events], events[0].cached_tokens
+
+
+def until(condition):
+    tick = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("not within 10 s")
 
 
 def session(folder, prompts=PROMPTS, salt="", **fields):
@@ -173,3 +185,51 @@ def test_a_broken_index_costs_hits_not_answers(tmp_path):
         connection.execute("select count(*) from sqlite_master")
     warm, _ = session(tmp_path / "kv", PROMPTS[:1])
     assert warm[0][0] == cold[0][0]
+
+
+def test_a_flush_over_a_slow_disk_is_said_and_the_engine_goes_on(tmp_path, monkeypatch):
+    running = engine(tmp_path)
+    running.start()
+    try:
+        first = ask(running, PROMPTS[0])
+        disk = running.scheduler.kv.offload.disk
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "settle", lambda: (_ for _ in ()).throw(KVError("1 writes did not end in 30 s")))
+            with pytest.raises(TimeoutError, match="did not end in 30 s"):
+                running.flush_cache()
+        assert running.healthy
+        tokens, cached = ask(running, PROMPTS[0])
+        assert (tokens, cached) == (first[0], 96), "a flush that failed forgot what the device has"
+        assert running.flush_cache() is True
+        assert ask(running, PROMPTS[0]) == (first[0], 0)
+    finally:
+        running.stop()
+
+
+def test_a_save_that_fails_still_lets_go_of_the_folder(tmp_path, monkeypatch):
+    running = engine(tmp_path)
+    running.start()
+    ask(running, PROMPTS[0])
+    monkeypatch.setattr(running.scheduler.kv.offload, "save", lambda pages: (_ for _ in ()).throw(KVError("too slow")))
+    running.stop()
+    session(tmp_path)
+
+
+def test_an_idle_engine_shows_that_the_disk_is_well_again_and_what_was_written(tmp_path, monkeypatch):
+    """A gauge that says what was so at the last request would alarm for as long as nobody asks."""
+    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.01)
+    running = engine(tmp_path)
+    disk = running.scheduler.kv.offload.disk
+    disk._retry_writes = math.inf
+    running.start()
+    try:
+        ask(running, PROMPTS[0])
+        assert running.stats().disk_degraded == 1
+        disk._retry_writes = -math.inf
+        until(lambda: running.stats().disk_degraded == 0)
+        written = running.stats().disk_stored_tokens_total
+        ask(running, PROMPTS[1])
+        ask(running, PROMPTS[2])  # pages of the first two leave the device
+        until(lambda: running.stats().disk_stored_tokens_total > written)
+    finally:
+        running.stop()

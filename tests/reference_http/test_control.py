@@ -90,6 +90,16 @@ def test_flush_is_refused_while_something_runs(client: Any, fake: Any) -> None:
     held.result()
 
 
+def test_flush_over_a_disk_that_does_not_answer_is_503(client: Any, fake: Any, monkeypatch: Any) -> None:
+    def slow() -> bool:
+        raise TimeoutError("1 writes to the disk tier did not end in 30 s")
+
+    monkeypatch.setattr(fake, "flush_cache", slow)
+    reply = client.post("/flush_cache")
+    assert reply.status_code == 503
+    assert "did not end in 30 s" in reply.text
+
+
 def test_abort_by_rid_ends_the_request_as_aborted(client: Any, fake: Any) -> None:
     held = Held(client, fake, {**LONG, "sampling_params": {"max_new_tokens": 40, "n": 2}})
     assert client.post("/abort_request", json={"rid": "unknown"}).status_code == 200

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gaugeblock.fixtures.failing_io import FailingIO
+from gaugeblock.fixtures.failing_io import FailingIO, QuietIO
 from gaugeblock.fixtures.targets.inprocess_disk import scratch
-from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
+from gaugeblock.fixtures.targets.inprocess_tiers import FORM, SIZE, TierBenches, data_of, key_of
 from gaugeblock.reference.kv import disk_tier
+from gaugeblock.reference.kv.build import build_offload
+from gaugeblock.reference.kv.disk.errors import StoreBusy
+from gaugeblock.reference.kv.disk.store import DiskStore
 from gaugeblock.reference.kv.disk_tier import RETRY_SECONDS
+from gaugeblock.reference.kv.pages import KVError
+from gaugeblock.reference.kv.payload import Payload
+from gaugeblock.reference.kv.workers import Workers
 
 
 @pytest.fixture
@@ -120,3 +130,99 @@ def test_a_reader_that_is_stuck_is_waited_for_once(benches: TierBenches) -> None
     assert bench.load("a", "ab", "abc") == []
     assert bench.offload.disk is not None
     assert (bench.offload.disk.failures, bench.offload.disk.index.pinned()) == (1, 0)
+
+
+def test_prefetched_pages_of_a_reader_that_is_stuck_are_waited_for_once(benches: TierBenches) -> None:
+    """However many pages are on their way, a load, a flush or a stop waits for one of them."""
+    bench = benches(8, 8)
+    bench.store("abc", "ab", "a")
+    bench.run()
+    bench.offload.host.clear()
+    bench.prefetch(["a", "ab", "abc"])
+    assert len(bench.worker.jobs) == 3
+    bench.worker.stuck = True
+    assert bench.load("a", "ab", "abc") == []
+    assert bench.offload.disk is not None
+    assert (bench.offload.disk.failures, bench.offload.disk.index.pinned(), bench.host()) == (1, 0, set())
+    bench.worker.stuck = False
+    bench.now += RETRY_SECONDS
+    assert bench.load("a", "ab", "abc") == ["a", "ab", "abc"]
+
+
+def test_a_flush_over_a_disk_that_does_not_end_a_write_forgets_nothing(benches: TierBenches) -> None:
+    bench = benches(2, 2)
+    bench.store("a")
+    bench.worker.stuck = True
+    with pytest.raises(KVError, match="did not end"):
+        bench.offload.clear()
+    assert bench.host() == {"a"}
+    bench.worker.stuck = False
+    bench.offload.clear()
+    assert (bench.host(), bench.disk(), bench.files()) == (set(), set(), set())
+
+
+class Hanging(QuietIO):
+    """Reads wait until ``go`` is set; ``reading`` once one does."""
+
+    def __init__(self) -> None:
+        self.go, self.reading = threading.Event(), threading.Event()
+
+    def read(self, fd: int, count: int) -> bytes:
+        self.reading.set()
+        assert self.go.wait(60)
+        return super().read(fd, count)
+
+
+def test_closing_over_a_read_that_hangs_ends_in_time_and_keeps_the_folder_locked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Until the process ends nobody else may have the folder: the read may still touch it."""
+    monkeypatch.setattr(disk_tier.DiskTier._end_workers, "__defaults__", (0.2,))
+    io = Hanging()
+    worker, reader = Workers(1, "write"), Workers(2, "read")
+    offload = build_offload(
+        FORM, 0, disk=tmp_path, disk_bytes=4 * SIZE, identity="x", worker=worker, reader=reader, io=io
+    )
+    offload.store([Payload(key_of("a"), key_of(""), data_of("a"))])
+    assert offload.disk is not None
+    offload.disk.settle()
+    future = offload.disk.begin_read(key_of("a"))
+    assert future is not None
+    assert io.reading.wait(30)
+    with pytest.raises(KVError, match="its folder stays locked"):
+        offload.close()
+    with pytest.raises(StoreBusy):
+        DiskStore(tmp_path, "x")
+    io.go.set()
+    assert future.result(30) == data_of("a").numpy().tobytes()
+    reader.shutdown()
+    offload.disk.store.close()
+
+
+def test_workers_run_jobs_in_order_tell_what_failed_and_end() -> None:
+    workers = Workers(1, "test")
+    done: list[int] = []
+    futures = [workers.submit(done.append, number) for number in range(20)]
+    failing = workers.submit(int, "no number")
+    assert all(thread.daemon for thread in workers._threads)
+    with pytest.raises(ValueError, match="no number"):
+        failing.result(30)
+    workers.shutdown()
+    workers.shutdown()
+    assert done == list(range(20))
+    assert all(future.done() for future in futures)
+    assert not any(thread.is_alive() for thread in workers._threads)
+    with pytest.raises(RuntimeError, match="shut down"):
+        workers.submit(int)
+
+
+def test_a_process_ends_while_a_worker_hangs() -> None:
+    """The interpreter joins the threads of a ThreadPoolExecutor; a dead disk would keep it from ending."""
+    script = (
+        "import threading\n"
+        "from gaugeblock.reference.kv.workers import Workers\n"
+        "begun = threading.Event()\n"
+        "Workers(1, 'x').submit(lambda: (begun.set(), threading.Event().wait()))\n"
+        "assert begun.wait(30)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

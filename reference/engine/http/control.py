@@ -102,8 +102,12 @@ async def server_info(request: Request) -> Response:
 
 
 async def flush_cache(request: Request) -> Response:
-    """Forget cached prefixes; 400 while something runs."""
-    if await asyncio.to_thread(front_of(request).engine.flush_cache):
+    """Forget cached prefixes; 400 while something runs, 503 when the disk tier does not answer."""
+    try:
+        flushed = await asyncio.to_thread(front_of(request).engine.flush_cache)
+    except TimeoutError as error:
+        raise ApiError(503, f"cache not flushed: {error}") from None
+    if flushed:
         return PlainTextResponse("Cache flushed.\n")
     return PlainTextResponse(
         "Cache not flushed: requests are running or waiting. Try again when they have ended.\n", 400

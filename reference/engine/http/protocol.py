@@ -72,7 +72,11 @@ class EngineLike(Protocol):
         """End one sequence, or all for None; an unknown rid is no error."""
 
     def flush_cache(self) -> bool:
-        """Forget cached prefixes; False when something runs. Waits for the scheduler's turn: not for the event loop."""
+        """Forget cached prefixes; False when something runs. Waits for the scheduler's turn: not for the event loop.
+
+        Raises:
+            TimeoutError: the disk tier or the scheduler does not answer in time.
+        """
 
     def stats(self) -> EngineStats:
         """A snapshot of the scheduler's counters."""
