@@ -19,6 +19,7 @@ from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.rulebook import RuleBook
 from gaugeblock.reference.router.view import FAMILIES
+from gaugeblock.reference.router.warm import Warmer
 
 Handler = Callable[[Request, Reply], Awaitable[None] | None]
 
@@ -57,10 +58,12 @@ class RouterApp:
         rng = Random(config.seed)
         self.rules = RuleBook(config, self.policies, self.registry, rng)
         self.proxy = Proxy(config, self.registry, self.policies, self.rules, rng, clock)
-        self.metrics = Metrics(self.registry, self.proxy)
+        self.warmer = Warmer(config, self.registry, self.policies, clock)
+        self.proxy.hot = self.warmer.hot
+        self.metrics = Metrics(self.registry, self.proxy, self.warmer)
         told = self.proxy.note_abort
         self.admin = Admin(config, self.registry, self.policies, self.rules, self.metrics, told)
-        self._own = self.admin.routes()
+        self._own: dict[str, dict[bytes, Handler]] = {**self.admin.routes(), "/prewarm": {b"POST": self.warmer.prewarm}}
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """Answer one request."""

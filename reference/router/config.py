@@ -12,10 +12,11 @@ from gaugeblock.reference.router.queue_config import QueueConfig
 from gaugeblock.reference.router.ruleset import Rule, check_names
 from gaugeblock.reference.router.spec import WorkerSpec, check_pools
 from gaugeblock.reference.router.tables import records
+from gaugeblock.reference.router.warm_config import WarmConfig
 
 
 @dataclass(frozen=True)
-class RouterConfig(QueueConfig):
+class RouterConfig(QueueConfig, WarmConfig):
     """Times in seconds, sizes in bytes. ``None`` for a time-out means no limit; an explicit 0 is kept as 0.
 
     Routing: ``policy`` is one of :func:`policy_names`; with ``session_affinity`` a request that carries a session key
@@ -32,7 +33,7 @@ class RouterConfig(QueueConfig):
     ``head_hold`` is how long the head of a streamed response waits for its first body byte, so that a worker that dies
     in between can still be replaced. A response of known length up to ``hold_bytes`` is sent once it is whole.
 
-    Limits and the queue: see :class:`QueueConfig`.
+    Limits and the queue: see :class:`QueueConfig`. Warming workers up: see :class:`WarmConfig`.
 
     Raises:
         ValueError: naming the field, the value and what is legal.
@@ -116,6 +117,7 @@ class RouterConfig(QueueConfig):
         if type(self.session_affinity) is not bool:
             raise ValueError(f"session_affinity must be true or false; got {self.session_affinity!r}")
         self.check_queue()
+        self.check_warm()
         check_names(self.rules, self.experiments, {spec.pool for spec in self.specs}, self.bands)
         for name in _TEXTS:
             value = getattr(self, name)
@@ -144,7 +146,7 @@ _WHOLE |= _AT_LEAST_ONE
 _TEXTS = {"config_file", "api_keys_env", "api_keys_file", "admin_key_env", "worker_key_env"}
 _NOT_NUMBERS = {"worker_urls", "workers", "rules", "experiments", "session_headers", "policy", "decode_policy"}
 _NOT_NUMBERS |= {"session_affinity", "worker_api_key", "seed"} | _TEXTS
-_NOT_NUMBERS |= {field.name for field in fields(QueueConfig)}  # checked there
+_NOT_NUMBERS |= {f.name for f in (*fields(QueueConfig), *fields(WarmConfig))}  # checked there
 
 
 def _check_number(name: str, value: object) -> None:

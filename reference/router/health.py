@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gaugeblock.reference.router.calls import try_call
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.worker import Health, Worker
 
+Join = Callable[[Worker], Awaitable[None]]
 
-async def watch(worker: Worker, config: RouterConfig, changed: Callable[[], None]) -> None:
+
+async def watch(worker: Worker, config: RouterConfig, changed: Callable[[], None], join: Join | None) -> None:
     """Check a worker until cancelled: every ``health_interval`` when healthy, more often while it is not.
 
-    ``changed`` is called when a check changes what is thought of it.
+    ``changed`` is called when a check changes what is thought of it, ``join`` awaited before it gets traffic.
     """
     while True:
         if await check(worker, config):
+            if join is not None and worker.health is Health.HEALTHY:
+                await _join(worker, join)
             changed()
         healthy = worker.health is Health.HEALTHY
         await asyncio.sleep(
             config.health_interval if healthy else min(config.health_interval, config.health_join_interval)
         )
+
+
+async def _join(worker: Worker, join: Join) -> None:
+    worker.health = Health.WARMING
+    try:
+        await join(worker)
+    finally:
+        worker.health = Health.HEALTHY
 
 
 async def check(worker: Worker, config: RouterConfig) -> bool:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from gaugeblock.reference.router.proxy import Proxy
 from gaugeblock.reference.router.registry import Registry
+from gaugeblock.reference.router.warm import Warmer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -19,8 +20,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics(Collector):
     """Plain counters on the hot path; the exposition is made when it is asked for."""
 
-    def __init__(self, registry: Registry, proxy: Proxy) -> None:
-        self._registry, self._proxy = registry, proxy
+    def __init__(self, registry: Registry, proxy: Proxy, warmer: Warmer) -> None:
+        self._registry, self._proxy, self._warmer = registry, proxy, warmer
         self._requests: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, list[float]] = {}  # by route: the buckets' counts, then the sum
         self._exposition = CollectorRegistry(auto_describe=False)
@@ -52,6 +53,10 @@ class Metrics(Collector):
         yield CounterMetricFamily("router_retries", "Attempts after the first", value=self._proxy.retries)
         yield from self._routing()
         yield from self._workers()
+        warm = CounterMetricFamily("router_warm_ups", "Warm-up requests by outcome", labels=["outcome"])
+        for outcome, count in self._warmer.outcomes.items():
+            warm.add_metric([outcome], count)
+        yield warm
         if self._registry.limited:
             admission = self._proxy.entry.admission
             yield from admission.stats.collect(admission.depths())

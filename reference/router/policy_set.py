@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.policies import make_policy
-from gaugeblock.reference.router.policies.base import Policy, PolicySettings
+from gaugeblock.reference.router.policies.base import Decision, Policy, PolicySettings, RequestView
 from gaugeblock.reference.router.policies.session import SessionAffinity
 
 
@@ -50,6 +50,11 @@ class PolicySet:
         """Drop what all of them know about a worker that has left or lost its cache."""
         for policy in self._all():
             policy.forget(worker)
+
+    def teach(self, request: RequestView, worker: str, now: float) -> None:
+        """Let all policies but that of decode workers know that a worker has got a prompt or a session."""
+        for policy in self._named.values():
+            policy.record(request, Decision(worker, policy.name, "warm"), now)
 
     def _all(self) -> list[Policy]:
         return [*self._named.values(), self.decode]

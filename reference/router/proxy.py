@@ -16,6 +16,7 @@ from gaugeblock.reference.router.entry import Entry
 from gaugeblock.reference.router.exchange import Exchange
 from gaugeblock.reference.router.fair_queue import Lane
 from gaugeblock.reference.router.front import Request
+from gaugeblock.reference.router.hot import HotPrefixes
 from gaugeblock.reference.router.http1 import request_headers
 from gaugeblock.reference.router.journey import Journey
 from gaugeblock.reference.router.orphans import Orphans
@@ -57,6 +58,7 @@ class Proxy:
         self.entry = Entry(config, registry)
         pairs = Pairs(registry, policies, rng, clock)
         self._pairs = Disaggregation(config, registry, pairs, self.entry, self._budget, self._orphans)
+        self.hot: HotPrefixes | None = None  # where prompts are counted for warming workers up
         self.retries = 0
         self.routed: Counter[tuple[str, str, str]] = Counter()  # requests by rule, variant and pool, if there are rules
 
@@ -82,10 +84,12 @@ class Proxy:
     def _set_out(self, request: Request, reply: Reply) -> Journey | None:
         """Read a request and decide where it may go; None if it has been refused."""
         rules, policies, paired = self._book.rules, self._policies, self._registry.paired
-        max_prompt = self._config.max_prefix_bytes if policies.reads_prompt else 0
+        max_prompt = self._config.max_prefix_bytes if policies.reads_prompt or self.hot is not None else 0
         measure = rules is not None and rules.measures
         fields = request.head.fields
         reading = read(request.path, fields, request.body, self._session_headers, max_prompt, paired, measure)
+        if self.hot is not None:
+            self.hot.note(request.path, reading.view)
         if rules is not None:
             route = rules.route(request, reading, self._tenant(request))
         else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gaugeblock.reference.router.adaptive import Aim
+from gaugeblock.reference.router.checks import one_of, positive, whole
 from gaugeblock.reference.router.rules import BANDS
 from gaugeblock.reference.router.tables import check_name
 
@@ -72,20 +72,20 @@ class QueueConfig:
     def check_queue(self) -> None:
         """Raise ``ValueError`` if a field is not legal."""
         for name in ("max_concurrent", "worker_max_in_flight"):
-            _whole(name, getattr(self, name), 1, optional=True)
+            whole(name, getattr(self, name), 1, optional=True)
         for name, low in (("queue_size", 0), ("queue_bytes", 0), ("band_patience", 1), ("adaptive_floor", 1)):
-            _whole(name, getattr(self, name), low)
+            whole(name, getattr(self, name), low)
         for name in ("adaptive_ceiling", "adaptive_start"):
-            _whole(name, getattr(self, name), self.adaptive_floor)
+            whole(name, getattr(self, name), self.adaptive_floor)
         for name in ("queue_timeout", "adaptive_target"):
-            _positive(name, getattr(self, name), optional=True)
-        _positive("adaptive_window", self.adaptive_window)
-        _positive("adaptive_backoff", self.adaptive_backoff)
+            positive(name, getattr(self, name), optional=True)
+        positive("adaptive_window", self.adaptive_window)
+        positive("adaptive_backoff", self.adaptive_backoff)
         if self.adaptive_backoff >= 1:
             raise ValueError(f"adaptive_backoff must be a number > 0 and < 1; got {self.adaptive_backoff!r}")
         self._check_names()
-        _one_of("fair_cost", self.fair_cost, COSTS)
-        _one_of("adaptive_signal", self.adaptive_signal, SIGNALS)
+        one_of("fair_cost", self.fair_cost, COSTS)
+        one_of("adaptive_signal", self.adaptive_signal, SIGNALS)
 
     def _check_names(self) -> None:
         listed = type(self.bands) in (list, tuple)
@@ -94,28 +94,10 @@ class QueueConfig:
         object.__setattr__(self, "bands", tuple(self.bands))
         for name in self.bands:
             check_name("each of bands", name)
-        _one_of("default_band", self.default_band, self.bands)
+        one_of("default_band", self.default_band, self.bands)
         for name in ("priority_header", "tenant_header", "timeout_header"):
             check_name(name, getattr(self, name))
         if not isinstance(self.tenant_weights, Mapping):
             raise ValueError(f"tenant_weights must be a table of tenant = weight; got {self.tenant_weights!r}")
         for tenant, weight in self.tenant_weights.items():
-            _positive(f"the weight of tenant {tenant!r}", weight)
-
-
-def _whole(name: str, value: object, low: int, *, optional: bool = False) -> None:
-    if (value is None and optional) or (type(value) is int and value >= low):
-        return
-    raise ValueError(f"{name} must be a whole number >= {low}{' or null' if optional else ''}; got {value!r}")
-
-
-def _positive(name: str, value: object, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator] # the first test says that it is a number
-        raise ValueError(f"{name} must be a number > 0{' or null for no limit' if optional else ''}; got {value!r}")
-
-
-def _one_of(name: str, value: object, legal: tuple[str, ...]) -> None:
-    if value not in legal:
-        raise ValueError(f"{name} must be one of {', '.join(legal)}; got {value!r}")
+            positive(f"the weight of tenant {tenant!r}", weight)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gaugeblock.reference.router.admission import Room
 from gaugeblock.reference.router.config import RouterConfig
-from gaugeblock.reference.router.health import watch
+from gaugeblock.reference.router.health import Join, watch
 from gaugeblock.reference.router.spec import TIERS, WorkerSpec, check_pools
 from gaugeblock.reference.router.urls import worker_id
 from gaugeblock.reference.router.worker import Health, Worker
@@ -18,8 +18,9 @@ from gaugeblock.reference.router.worker import Health, Worker
 class Registry:
     """All workers, each with a task that checks its health. ``on_leave`` is told the id of a worker that is gone.
 
-    ``on_change`` is called when a worker may take traffic that could not before, or no longer may. ``limited``: some
-    worker or the router as a whole has a limit, so requests may have to wait.
+    ``on_change`` is called when a worker may take traffic that could not before, or no longer may; ``on_join`` is
+    awaited before a worker that joins or comes back gets traffic. ``limited``: some worker or the router as a whole has
+    a limit, so requests may have to wait.
     """
 
     def __init__(self, config: RouterConfig, clock: Callable[[], float], on_leave: Callable[[str], None]) -> None:
@@ -27,6 +28,7 @@ class Registry:
         self._clock = clock
         self._on_leave = on_leave
         self.on_change: Callable[[], None] = lambda: None
+        self.on_join: Join | None = None
         self.limited = config.limited
         self.workers: dict[str, Worker] = {}
         self.paired = False  # there are prefill or decode workers
@@ -65,7 +67,9 @@ class Registry:
         self.workers[worker.id] = worker
         self.paired = self.paired or spec.role != "regular"
         self._note_limits(worker)
-        self._watchers[worker.id] = asyncio.create_task(watch(worker, self._config, lambda: self.on_change()))
+        self._watchers[worker.id] = asyncio.create_task(
+            watch(worker, self._config, lambda: self.on_change(), self.on_join)
+        )
         return worker, True
 
     def _note_limits(self, new: Worker) -> None:

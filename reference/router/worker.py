@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
@@ -26,6 +27,7 @@ class Health(StrEnum):
     UNKNOWN = "unknown"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
+    WARMING = "warming"  # it is well, and is being sent what it should have in its cache before it gets traffic
 
 
 class Worker:
@@ -83,6 +85,12 @@ class Worker:
         """Whether it has as many requests in flight as it may."""
         most = self.most
         return most is not None and self.in_flight + self.warming >= most
+
+    @property
+    def vacant(self) -> int:
+        """Requests more that it may get now."""
+        most = self.most
+        return sys.maxsize if most is None else max(0, most - self.in_flight - self.warming)
 
     @property
     def most(self) -> int | None:
