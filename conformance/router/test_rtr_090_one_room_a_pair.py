@@ -10,13 +10,13 @@ from gaugeblock.conformance.router.pairs import halves, pair_lab
 from gaugeblock.fixtures.targets.router import RouterLab
 from gaugeblock.fixtures.workers.script import RESET_AT_ONCE, Arrival
 
-REQUESTS, RETRIED = 200, 20
+REQUESTS, RETRIED = 200, 2
 
 
 @check(
     "RTR-090",
     feature="pd",
-    bound="exact; two of 440 fair rooms of 63 bits are equal once in 10^14 runs",
+    bound="exact; two of 210 fair rooms of 63 bits are equal once in 10^14 runs",
     sources=(
         "https://github.com/sgl-project/sglang/issues/40125",
         "https://github.com/sgl-project/sglang/pull/7096",
@@ -41,7 +41,9 @@ def test_rtr_090(router_lab: LabFactory) -> None:
     lonely = {room for arrival in decode for room in arrival.rooms} - {r for a in prefill for r in a.rooms}
     assert not lonely, f"decode waits in {len(lonely)} rooms that no prefill worker was sent to: {sorted(lonely)[:3]}"
     for side, arrivals in (("prefill", prefill), ("decode", decode)):
-        counts = Counter(room for arrival in arrivals for room in arrival.rooms)
+        # The same bytes at the same worker again are one attempt, on another connection: that is RTR-033's matter.
+        attempts = {(room, arrival.worker, arrival.body) for arrival in arrivals for room in arrival.rooms}
+        counts = Counter(room for room, _, _ in attempts)
         shared = {room: count for room, count in counts.most_common(3) if count > 1}
         assert not shared, f"on the {side} side rooms were used more than once: {shared}"
 

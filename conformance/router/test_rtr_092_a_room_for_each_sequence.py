@@ -42,11 +42,10 @@ def test_rtr_092(router_lab: LabFactory, case: str) -> None:
     """
     path, count, fields = CASES[case]
     lab = pair_lab(router_lab, needs=("native-api",) if path == GENERATE else ())
-    mark = lab.mark()
-    prompt = chat(mark) if path == CHAT else {"model": MODEL}
-    body = json.dumps({**prompt, **fields, "user": mark}).encode()
-    reply = lab.wire.call("POST", path, body).expect(200)
-    prefill, decode = one_pair(lab, Sent(reply, lab.arrivals(mark)))
+    prompt = chat("several") if path == CHAT else {"model": MODEL}
+    before = len(lab.arrivals())
+    reply = lab.wire.call("POST", path, json.dumps({**prompt, **fields}).encode()).expect(200)
+    prefill, decode = one_pair(lab, Sent(reply, lab.arrivals()[before:]))
     data = prefill.json()
     rooms = data.get("bootstrap_room")
     assert isinstance(rooms, list), f"{count} sequences were sent to {rooms!r}, not to rooms of their own"
