@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
@@ -71,14 +71,23 @@ class _Gate:
 class Visit:
     """One client's request from its arrival to the end of its answer, over all of its attempts.
 
-    ``band`` is a number from 0, ``deadline`` a loop time. Once let in it holds one of ``max_concurrent`` until
-    :meth:`close`.
+    ``band`` is a number from 0, ``deadline`` a loop time, ``rids`` are the ids by which it can be aborted. Once let in
+    it holds one of ``max_concurrent`` until :meth:`close`.
     """
 
-    __slots__ = ("_admission", "admitted", "band", "cost", "deadline", "queued", "size", "tenant")
+    __slots__ = ("_admission", "admitted", "band", "cost", "deadline", "queued", "rids", "size", "tenant")
 
-    def __init__(self, admission: Admission, band: int, tenant: str, deadline: float | None, size: int) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        band: int,
+        tenant: str,
+        deadline: float | None,
+        size: int,
+        rids: Sequence[str] = (),
+    ) -> None:
         self._admission = admission
+        self.rids = rids
         self.band, self.tenant, self.size = band + 1, tenant, size
         self.cost = admission.cost(size)
         self.deadline = math.inf if deadline is None else deadline
@@ -164,6 +173,13 @@ class Admission:
             visit.admitted = False
             self.running -= 1
             self.dispatch()
+
+    def abort(self, rid: str) -> None:
+        """Refuse a request that waits: its client wants it no more."""
+        waiters = [waiter for gate in self._gates.values() for waiter in gate.waiters if rid in waiter.visit.rids]
+        for waiter in waiters:
+            self._drop(waiter)
+            self._fail(waiter, self._refusal("aborted"))
 
     # -- the workers' side
 

@@ -35,7 +35,7 @@ class Entry:
             until = asyncio.get_running_loop().time() + demand.timeout
             journey.deadline = until if journey.deadline is None else min(journey.deadline, until)
         size = len(journey.request.body)
-        journey.visit = Visit(self.admission, demand.band, demand.tenant, journey.deadline, size)
+        journey.visit = Visit(self.admission, demand.band, demand.tenant, journey.deadline, size, journey.reading.rids)
         return True
 
     async def wait(self, journey: Journey, lane: Lane, look: Callable[[], Room], take: Callable[[], H]) -> H | None:

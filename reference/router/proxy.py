@@ -113,6 +113,7 @@ class Proxy:
     def note_abort(self, rid: str) -> None:
         """Note that a client has aborted a request: no other worker shall get it."""
         self._orphans.remember(rid)
+        self.entry.admission.abort(rid)
 
     def _choose_way(self, journey: Journey) -> Callable[[Journey], Awaitable[bool]] | None:
         """Return how a request is served where there are pairs: by a regular worker if one may take it, else by them.

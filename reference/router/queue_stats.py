@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-REFUSALS = ("queue_full", "queue_timeout", "deadline_passed", "deadline_unreachable", "no_worker")
+REFUSALS = ("queue_full", "queue_timeout", "deadline_passed", "deadline_unreachable", "no_worker", "aborted")
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 

@@ -24,6 +24,7 @@ QUEUE: dict[str, tuple[int, str, str]] = {
     "queue_full": (429, "Too Many Requests", "too many requests wait already"),
     "queue_timeout": (429, "Too Many Requests", "there was no room for the request in time"),
     "deadline_unreachable": (429, "Too Many Requests", "the queue is longer than the time that the request has left"),
+    "aborted": (499, "Client Closed Request", "the request was aborted before a worker got it"),
     "deadline_passed": (504, "Gateway Timeout", "the request's time was over before a worker could take it"),
 }
 """Status, reason and message of each way not to be let in."""

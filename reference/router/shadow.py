@@ -35,18 +35,20 @@ class Shadows:
             self.counts["left_out"] += 1
             return
         worker = min(workers, key=lambda worker: (worker.in_flight, self._rng.random()))
-        task = asyncio.get_running_loop().create_task(self._copy(worker, journey))
+        lease = Lease(worker).begin()  # at once: the next copy must not find the same room
+        task = asyncio.get_running_loop().create_task(self._copy(worker, lease, journey))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: lease.end())  # also where it is cancelled before its first step
 
     def cancel(self) -> None:
         """End all copies at once."""
         for task in list(self._running):
             task.cancel()
 
-    async def _copy(self, worker: Worker, journey: Journey) -> None:
+    async def _copy(self, worker: Worker, lease: Lease, journey: Journey) -> None:
         request, exchange = journey.request, None
-        with Lease(worker) as lease:
+        with lease:
             try:
                 headers = request_headers(request.head)
                 exchange = await worker.upstream.send(request.method, request.target, headers, request.body)

@@ -218,6 +218,26 @@ def test_a_client_that_leaves_is_never_sent(tools: Any) -> None:
     tools.run(main())
 
 
+def test_an_abort_reaches_a_request_that_waits(tools: Any) -> None:
+    async def main() -> None:
+        async with lab_of(tools) as (lab, held):
+            first = await post(lab, tools, "first", reach=lambda: len(held.calls) == 1)
+            clients = [await lab.client() for _ in range(2)]
+            for client, rid in zip(clients, ("gone", "stays"), strict=True):
+                client.post("/generate", json.dumps({"text": rid, "rid": rid}).encode())
+            await tools.until(lambda: waiting(lab) == 2, "both to wait")
+            lab.workers[0].script = tools.echo  # for the abort itself
+            await lab.ask("POST", "/abort_request", b'{"rid": "gone"}')
+            lab.workers[0].script = held
+            response = await clients[0].response()
+            assert (response.status, json.loads(response.body)["error"]["code"]) == (499, "aborted")
+            await drain(tools, held, 2)
+            assert [(await client.response()).status for client in (first, clients[1])] == [200, 200]
+            assert held.order == ["first", "stays"]
+
+    tools.run(main())
+
+
 def test_a_client_that_leaves_as_it_is_let_in_gives_the_room_back(tools: Any) -> None:
     async def main() -> None:
         async with lab_of(tools) as (lab, held):
@@ -295,6 +315,51 @@ def test_caps_hold_and_all_are_served(tools: Any) -> None:
             assert [(await client.response()).status for client in clients] == [200] * 20
             assert max(held.most for held in helds) == 2
             assert sorted(itertools.chain(*(held.order for held in helds))) == sorted(map(str, range(20)))
+
+    tools.run(main())
+
+
+def test_shadows_keep_to_the_caps(tools: Any) -> None:
+    async def main() -> None:
+        held = Held()
+        main_worker = tools.Worker()
+        shadow = tools.Worker(held, spec={"pool": "next", "max_in_flight": 1})
+        experiments = [{"name": "try", "shadow": "next", "percent": 100}]
+        rules = [{"name": "all", "match": {}, "pool": "default"}]
+        async with tools.lab([main_worker, shadow], experiments=experiments, rules=rules) as lab:
+            clients = [await lab.client() for _ in range(5)]
+            for client in clients:
+                client.post("/generate", b'{"text": "x"}')
+            assert [(await client.response()).status for client in clients] == [200] * 5
+            await tools.until(lambda: len(held.calls) == 1, "one copy")
+            assert lab.state(shadow).in_flight == 1
+            assert len(main_worker.calls) == 5
+            held.release(0)
+            await tools.until(lambda: lab.state(shadow).in_flight == 0, "its end")
+
+    tools.run(main())
+
+
+def test_a_cap_on_one_half_holds_pairs_back(tools: Any) -> None:
+    prefill, decode = Held(), Held()
+    workers = [
+        tools.Worker(prefill, spec={"role": "prefill", "bootstrap_port": 8990, "max_in_flight": 1}),
+        tools.Worker(decode, spec={"role": "decode"}),
+    ]
+
+    async def main() -> None:
+        async with tools.lab(workers) as lab:
+            clients = [await lab.client() for _ in range(3)]
+            for number, client in enumerate(clients):
+                client.post("/generate", b'{"text": "%d"}' % number)
+                await tools.until(lambda n=number: waiting(lab) == n, "all but the first to wait")
+            for number in range(3):
+                await tools.until(lambda n=number: len(prefill.calls) == len(decode.calls) == n + 1, "the pair")
+                assert waiting(lab) == 2 - number
+                prefill.release(number)
+                decode.release(number)
+            assert [(await client.response()).status for client in clients] == [200] * 3
+            assert prefill.most == 1
 
     tools.run(main())
 
