@@ -159,7 +159,11 @@ class StreamedCache(Cache):
             layer.leaving.clear()
 
     def close(self) -> None:
-        """Give back threads, memory and files. The cache is of no use afterwards."""
+        """Give back threads, memory and files. The cache is of no use afterwards.
+
+        Raises:
+            PrefillError: a copy does not end; the tier stays open for it, so that it writes into no other file.
+        """
         self.copier.lane.close()
         for layer in self._streamed:
             layer.release()  # cache and layers refer to each other: the memory must not wait for a garbage collection

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Protocol
 
 from gaugeblock.reference.engine.errors import PrefillError
+from gaugeblock.reference.kv.workers import Workers
 
 TIMEOUT = 120.0
 """Seconds that a copy may take: a dead disk or device ends the call instead of hanging it."""
+
+CLOSE_SECONDS = 30.0
+"""How long the thread of a lane may take to end."""
 
 
 class Pending(Protocol):
@@ -63,15 +66,23 @@ class ThreadLane:
     overlaps = True
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="chunked-prefill-copies")
+        self._pool = Workers(1, "chunked-prefill-copies")
 
     def run(self, job: Callable[[], None]) -> Pending:
         """Queue it."""
         return self._pool.submit(job)
 
     def close(self) -> None:
-        """End the thread after what is queued."""
-        self._pool.shutdown()
+        """End the thread after what is queued.
+
+        Raises:
+            PrefillError: that takes longer than ``CLOSE_SECONDS``; the thread may still use its tier.
+        """
+        self._pool.shutdown(wait=False)
+        if not self._pool.ended(CLOSE_SECONDS):
+            raise PrefillError(
+                f"a KV copy did not end within {CLOSE_SECONDS:.0f} s after the call: what it uses is kept for it"
+            )
 
 
 class DelayedLane:

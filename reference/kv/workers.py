@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
@@ -58,9 +59,17 @@ class Workers(Executor):
                 self._closed = True
                 for _ in self._threads:
                     self._jobs.put(None)
-        if wait and self._started:
-            for thread in self._threads:
-                thread.join()
+        if wait:
+            self.ended(None)
+
+    def ended(self, seconds: float | None) -> bool:
+        """Wait at most so long (None: for ever) for the threads to end, and say whether they have."""
+        if not self._started:
+            return True
+        deadline = None if seconds is None else time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -251,6 +251,29 @@ def test_a_copy_that_does_not_end_is_an_error(monkeypatch):
         lane.close()
 
 
+def test_a_disk_that_hangs_ends_the_call_and_its_files_stay_open_for_it(llama, tmp_path, monkeypatch):
+    """A file descriptor that is closed under a hanging write may be another file's when the write goes on."""
+    monkeypatch.setattr("gaugeblock.reference.engine._streamed_lanes.TIMEOUT", 0.2)
+    monkeypatch.setattr("gaugeblock.reference.engine._streamed_lanes.CLOSE_SECONDS", 0.2)
+    go, tiers, real = threading.Event(), [], FolderTier._write
+
+    def hanging(self, *args):
+        tiers.append(self)
+        assert go.wait(60)
+        real(self, *args)
+
+    monkeypatch.setattr(FolderTier, "_write", hanging)
+    with pytest.raises(PrefillError, match="did not end within"):
+        chunked_prefill(llama, list(range(40)), 4, window=8, offload=tmp_path)
+    assert tiers[0].folder.is_dir()
+    go.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("chunked-prefill-copies"):
+            thread.join(30)
+    tiers[0].close()
+    assert not tiers[0].folder.exists()
+
+
 def test_no_thread_is_left(llama):
     before = threading.active_count()
     with chunked_prefill(llama, IDS, 8, window=10, offload="host"):

@@ -216,13 +216,26 @@ def test_workers_run_jobs_in_order_tell_what_failed_and_end() -> None:
         workers.submit(int)
 
 
-def test_a_process_ends_while_a_worker_hangs() -> None:
+HANGS = {
+    "a job": "hang()",
+    "an fsync": "io = FileIO(); io.fsync = lambda fd: hang(); io.fsync_all([0, 1])",
+}
+
+
+@pytest.mark.parametrize("call", HANGS.values(), ids=HANGS)
+def test_a_process_ends_while_a_worker_hangs(call: str) -> None:
     """The interpreter joins the threads of a ThreadPoolExecutor; a dead disk would keep it from ending."""
-    script = (
-        "import threading\n"
-        "from gaugeblock.reference.kv.workers import Workers\n"
-        "begun = threading.Event()\n"
-        "Workers(1, 'x').submit(lambda: (begun.set(), threading.Event().wait()))\n"
-        "assert begun.wait(30)\n"
-    )
+    script = f"""
+import threading
+from gaugeblock.reference.kv.disk.io import FileIO
+from gaugeblock.reference.kv.workers import Workers
+begun = threading.Event()
+def hang():
+    begun.set()
+    threading.Event().wait()
+def call():
+    {call}
+Workers(1, "x").submit(call)
+assert begun.wait(30)
+"""
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -6,10 +6,10 @@ import ctypes
 import fcntl
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from gaugeblock.reference.kv.workers import Workers
 
 SYNC_THREADS = 8
 SYNC_WAIT_BEFORE, SYNC_WRITE, SYNC_WAIT_AFTER = 1, 2, 4  # man 2 sync_file_range
@@ -72,8 +72,11 @@ class FileIO:
         if len(fds) == 1:
             self.fsync(fds[0])
             return
-        with ThreadPoolExecutor(min(SYNC_THREADS, len(fds)), thread_name_prefix="kv-fsync") as threads:
-            deque(threads.map(self.fsync, fds), maxlen=0)
+        threads = Workers(min(SYNC_THREADS, len(fds)), "kv-fsync")
+        synced = [threads.submit(self.fsync, fd) for fd in fds]
+        threads.shutdown()
+        for future in synced:
+            future.result()
 
     def fsync_dir(self, path: Path) -> None:
         """Wait until the names in a folder are on the disk."""
