@@ -150,11 +150,12 @@ _LARGE = Config(128, 256, 128, 8, 4, bulk=True, persistent=True, subtiles=2)
 _MIDDLE = Config(128, 128, 128, 4, 3, bulk=True, bulk_out=False)  # two programs a multiprocessor
 _SMALL = Config(64, 128, 128, 4, 4, bulk=True)
 _SHORT = Config(64, 32, 256, 4, 4, ahead=1024)
-_DECODE = Config(16, 32, 1024, 4, 4, ahead=2048)  # three quarters of 4096 columns in flight at once
+_DECODE = Config(16, 16, 512, 2, 6, ahead=512)
 _DECODE_WAVES = Config(16, 16, 512, 2, 5, ahead=1024)
-_ONE = GemvConfig(1, 4, 4096, 2, ahead=0.5)
-_ONE_WAVES = GemvConfig(1, 4, 4096, 4, ahead=1.0)
-_FEW = GemvConfig(4, 4, 512, 1, ahead=0.5)
+_ONE = GemvConfig(1, 4, 4096, 8, ahead=0.25)
+_ONE_WAVES = GemvConfig(1, 4, 4096, 2)
+_FEW = GemvConfig(4, 4, 4096, 2, ahead=0.25)
+_STEPS = GemvConfig(4, 4, 512, 1, ahead=0.5)  # walks any depth in many steps
 _SPLIT = SplitConfig(8, 256, 4, 2, ahead=0.5)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
 _INTERPRETER_ONE = GemvConfig(2, 64, 512, 4)
@@ -169,20 +170,23 @@ CONFIGS: tuple[AnyConfig, ...] = (
     _ONE,
     _ONE_WAVES,
     _FEW,
+    _STEPS,
     _SPLIT,
     *((_INTERPRETER, _INTERPRETER_ONE) if INTERPRETED else ()),
 )
-"""All that may be launched; ``_FEW`` and ``_SPLIT`` only when asked for."""
+"""All that may be launched; ``_STEPS`` and ``_SPLIT`` only when asked for."""
 
 
 def config_for(rows: int, columns: int, depth: int) -> AnyConfig:
-    """Return the fastest way seen on an H100 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
+    """Return the fastest way seen on an H100 or H200 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
     if INTERPRETED:
         return _INTERPRETER_ONE if rows == 1 else _INTERPRETER
     if rows == 1:
         return _ONE if columns <= 8192 else _ONE_WAVES
+    if rows <= 4 and columns <= 8192:
+        return _FEW
     if rows <= 32:
-        return _DECODE if columns <= 132 * _DECODE.block_n else _DECODE_WAVES
+        return _DECODE if columns <= 8192 else _DECODE_WAVES
     if rows <= 128:
         return _SHORT
     if rows <= 512:

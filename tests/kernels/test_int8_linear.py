@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from gaugeblock.kernels import _int8_linear_tiles
 from gaugeblock.kernels import int8_linear as op
 from gaugeblock.kernels.arguments import Refused
 from gaugeblock.kernels.bounds import budget_used
@@ -118,10 +119,12 @@ def test_small_programs_strides_and_the_longest_sum_are_taken():
         assert out.item() == op.MAX_DEPTH * 2.0**14, config
 
 
-def test_one_token_goes_without_tensor_cores_and_more_with_them():
+def test_few_tokens_go_without_tensor_cores_and_more_with_them(monkeypatch):
+    monkeypatch.setattr(_int8_linear_tiles, "INTERPRETED", False)
+    assert isinstance(op.config_for(4, 4096, 4096), op.GemvConfig)
     for columns in (1, 4096, 14336, 128256):
         assert isinstance(op.config_for(1, columns, 4096), op.GemvConfig)
-        for rows in (2, 16, 4096):
+        for rows in (5, 16, 4096):
             assert isinstance(op.config_for(rows, columns, 4096), op.Config)
 
 
@@ -250,7 +253,7 @@ for c in (c for c in tiles.CONFIGS if isinstance(c, gemv.GemvConfig)):
     channels = c.block * c.channels // (16 * 32 * c.warps)  # vectors of weights that a thread loads in a step
     wanted = channels + c.block * c.rows // (16 * 32 * c.warps)
     print(vectors >= wanted, 4 * channels * c.rows == ptx.count("dp4a.s32.s32"), "ld.local" not in ptx,
-          ptx.count("griddepcontrol"), "cp.async.bulk.prefetch.L2" in ptx)
+          ptx.count("griddepcontrol"), ("cp.async.bulk.prefetch.L2" in ptx) == (c.ahead > 0))
 """
 
 
