@@ -38,31 +38,31 @@ class CacheAware:
         self.settings = settings
         self.tree = PrefixTree(settings.cache_bytes)
         self._last: tuple[RequestView, bytes] = (RequestView(), b"")
+        self._names: list[str] = []
+        self._places: dict[str, int] = {}
 
     def decide(self, request: RequestView, workers: Sequence[WorkerView], rng: Random, now: float) -> Decision:
         """Pick the best score: an idlest worker has at least 0, so only a match can beat it."""
         loads = pressures(workers)
-        found = self._matches(request) if request.prompt else {}
-        matched = (
-            [(found[w.id], load, w) for w, load in zip(workers, loads, strict=True) if w.id in found] if found else ()
-        )
-        if not matched:
-            return Decision(idlest_of(workers, loads, rng).id, self.name, "miss")
         low, cost = min(loads), self.settings.load_cost
-        best: list[WorkerView] = []
-        best_rank = (0.0, -low)  # what an idlest worker without a match has
-        longest = 0
-        for size, load, worker in matched:
+        best: list[int] = []
+        best_rank, own, longest = (0.0, -low), 0, 0  # what an idlest worker without a match has
+        matches = self._matches(request) if request.prompt else []
+        places = self._places_of(workers) if matches else {}
+        for size, names in matches:
+            here = [places[name] for name in names if name in places]
+            if not here:
+                continue
+            longest = longest or size
+            load = min([loads[at] for at in here])  # of workers with the same match the idlest is the best
             rank = (size - cost * (load - low), -load)
             if rank > best_rank:
-                best, best_rank = [worker], rank
-            elif rank == best_rank:
-                best.append(worker)
-            longest = max(longest, size)
-        chosen = drawn(best, rng) if best else idlest_of(workers, loads, rng)
-        own = found.get(chosen.id, 0)
-        reason = "prefix" if own == longest else "overflow"
-        return Decision(chosen.id, self.name, reason, own // request.unit)
+                best_rank, own = rank, size
+                best = [at for at in here if loads[at] == load]
+        if not best:
+            return Decision(idlest_of(workers, loads, rng).id, self.name, "overflow" if longest else "miss")
+        chosen = drawn([workers[at] for at in sorted(best)], rng)
+        return Decision(chosen.id, self.name, "prefix" if own == longest else "overflow", own // request.unit)
 
     def record(self, request: RequestView, decision: Decision, now: float) -> None:
         """Remember the prompt as seen by the worker."""
@@ -73,21 +73,28 @@ class CacheAware:
         """Forget all prefixes of a worker."""
         self.tree.forget(worker)
 
-    def _matches(self, request: RequestView) -> dict[str, int]:
-        """Return the matched bytes of the prompt by worker, only those long enough to count."""
+    def _matches(self, request: RequestView) -> list[tuple[int, list[str]]]:
+        """Return matched bytes of the prompt and who has matched no more, longest first, only what counts."""
         prompt = request.prompt
         size = len(prompt)
         enough = min(size, self.settings.min_match_bytes, max((size + 1) // 2, _NEVER_BELOW))
-        found: dict[str, int] = {}
+        found: list[tuple[int, list[str]]] = []
         seen = 0
         for depth, workers in reversed(self.tree.levels(self._key(request))):
             matched = matched_bytes(depth, prompt)
             if matched < enough:
                 break
-            for worker in self.tree.named(workers & ~seen):  # the others have a longer match
-                found[worker] = matched
-            seen = workers
+            if workers != seen:
+                found.append((matched, self.tree.named(workers & ~seen)))
+                seen = workers
         return found
+
+    def _places_of(self, workers: Sequence[WorkerView]) -> dict[str, int]:
+        """Return where each worker stands in the list, which seldom changes from one request to the next."""
+        names = [worker.id for worker in workers]
+        if names != self._names:
+            self._names, self._places = names, {name: at for at, name in enumerate(names)}
+        return self._places
 
     def _key(self, request: RequestView) -> bytes:
         """Return the key of the prompt; what was decided last is recorded next."""

@@ -64,12 +64,14 @@ class PrefixTree:
             found |= dict.fromkeys(self.named(workers), depth)
         return found
 
-    def named(self, workers: int) -> Iterator[str]:
-        """Yield the names of a set of workers."""
+    def named(self, workers: int) -> list[str]:
+        """Return the names of a set of workers."""
+        names = []
         while workers:
             rest = workers & (workers - 1)
-            yield self._names[workers ^ rest]  # the lowest bit
+            names.append(self._names[workers ^ rest])  # the lowest bit
             workers = rest
+        return names
 
     def insert(self, key: bytes, worker: str) -> None:
         """Remember that ``worker`` has seen ``key``, and evict down to the bound."""
