@@ -12,7 +12,7 @@ from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.memory import can_measure, resident_bytes
 from gaugeblock.fixtures.targets.router import CHAT, RouterLab
 
-CLIENTS, SIZE, PROMPTS = 4, 32 << 10, 1000  # SIZE in bytes
+CLIENTS, SIZE, PROMPTS = 4, 32 << 10, 600  # SIZE in bytes
 INDEX = 4 << 20
 LIMIT = PROMPTS * SIZE // 2
 
@@ -21,7 +21,7 @@ LIMIT = PROMPTS * SIZE // 2
     "RTR-055",
     feature="cache-aware",
     level="extended",
-    bound="of two times 1000 unique prompts of 32 KB, 33 MB, the second adds less than half of that to the router's "
+    bound="of two times 600 unique prompts of 32 KB, 20 MB, the second adds less than half of that to the router's "
     "memory, whose index may hold 4 MB: a router that keeps prompts grows by all of it each time, one that evicts now "
     "and then has the room from the first time",
     sources=("https://github.com/sgl-project/sglang/issues/16734",),
