@@ -60,7 +60,7 @@ class RouterConfig(QueueConfig, WarmConfig):
     load_cost: float = 1024.0
 
     hash_head_bytes: int = 1024
-    hash_load_factor: float = 1.25
+    hash_load_factor: float = 1.5
     hash_load_floor: int = 4
 
     health_interval: float = 5.0

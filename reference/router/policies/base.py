@@ -56,7 +56,7 @@ class PolicySettings(NamedTuple):
     session_ttl: float = 3600.0
     max_sessions: int = 100_000
     hash_head_bytes: int = 1024
-    hash_load_factor: float = 1.25
+    hash_load_factor: float = 1.5
     hash_load_floor: int = 4
 
 
