@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gb-engine-url", action="append", default=[], metavar="URL", help="an engine endpoint to check; repeatable")
     add("--gb-router-url", metavar="URL", help="a running router in front of real engines")
     add("--gb-router-workers", metavar="URLS", help="worker addresses of the running router, which the kit takes over")
+    add(
+        "--gb-router-hosts",
+        action="store_true",
+        help="put router and scripted workers at network addresses of their own",
+    )
     add("--gb-router-cmd", metavar="CMD", help="starts your router: 'cmd … {worker_urls} {port}'")
     add("--gb-router", metavar="NAME", help="a router that the kit can start: reference, sglang-router, smg")
     add("--gb-kernels", metavar="MODULE", help="a module whose ops are held to the kernel contracts")

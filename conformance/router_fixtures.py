@@ -13,6 +13,7 @@ from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.faults.record import find_fault
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.router import RouterBench
+from gaugeblock.fixtures.targets.router_hosts import HostsBench
 from gaugeblock.fixtures.targets.router_launch import (
     LabConfig,
     RouterLauncher,
@@ -42,7 +43,8 @@ def router_bench(request: pytest.FixtureRequest) -> Iterator[RouterBench]:
         )
     target: dict[str, object] = {"name": chosen.name, "features": sorted(chosen.features)}
     request.config.stash[TARGETS]["router"] = target
-    bench = RunningBench(chosen) if chosen.running else RouterBench(chosen)
+    kind = RunningBench if chosen.running else HostsBench if options.router_hosts else RouterBench
+    bench = kind(chosen)
     try:
         if chosen.inferred:
             found = infer(bench)

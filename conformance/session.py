@@ -214,6 +214,7 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         engine_urls=tuple(url.rstrip("/") for url in get("gb_engine_url")),
         router_url=get("gb_router_url"),
         router_workers=get("gb_router_workers"),
+        router_hosts=bool(get("gb_router_hosts")),
         router_cmd=get("gb_router_cmd"),
         router_name=get("gb_router"),
         model=get("gb_model"),

@@ -174,6 +174,7 @@ def reproduce(result: Result, options: TargetOptions) -> str:
     for name, value in pairs:
         if value:
             words += [name, value]
+    words += ["--router-hosts"] if options.router_hosts else []
     words += [word for claim in sorted(options.claims) for word in ("--claim", claim)]
     if options.api_key is not None:
         words += ["--api-key-env", options.api_key_env]

@@ -35,6 +35,7 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
     help="Starts your router: 'cmd … {worker_urls} {port}'; --flag={worker_url} repeats.",
 )
 @click.option("--router", metavar="NAME", help="A router the kit can start: reference, sglang-router, smg.")
+@click.option("--router-hosts", is_flag=True, help="Router and scripted workers at addresses of their own (Linux).")
 @click.option("--kernels", metavar="MODULE", help="A module whose ops are held to the kernel contracts.")
 @click.option("--kv", metavar="MODULE", help="A module whose KV manager is held to the checks of tiers and prefixes.")
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Of the kernels only this op; repeatable.")

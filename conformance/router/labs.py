@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gaugeblock.conformance.outcome import beyond, inconclusive, unsupported
+from gaugeblock.conformance.outcome import beyond, inconclusive, skipped, unsupported
+from gaugeblock.fixtures.hosts.network import NoHosts
 from gaugeblock.fixtures.targets.router import RouterBench, RouterLab
+from gaugeblock.fixtures.targets.router_hosts import HostsLab
 from gaugeblock.fixtures.targets.router_launch import FEATURES, POLICY_FEATURES, LabConfig
 from gaugeblock.fixtures.targets.router_running import Unsettled
 
@@ -26,11 +28,7 @@ class LabFactory:
         self, policy: str = "round_robin", *, needs: tuple[str, ...] = (), fresh: bool = False, **settings: Any
     ) -> RouterLab:
         """Return a lab; ``settings`` are the fields of ``LabConfig``."""
-        wanted = {*needs, *([POLICY_FEATURES[policy]] if policy in POLICY_FEATURES else [])}
-        missing = sorted(wanted - self.launcher.features)
-        if missing:
-            needed = "; ".join(f"{name} ({FEATURES[name]})" for name in missing)
-            unsupported(f"the router {self.launcher.name!r} does not claim {needed}")
+        self._require(policy, needs)
         config = LabConfig(policy=policy, **settings)
         reason = self._bench.beyond(config, fresh=fresh)
         if reason:
@@ -39,3 +37,22 @@ class LabFactory:
             return self._bench.lab(config, fresh=fresh)
         except Unsettled as trouble:
             inconclusive(str(trouble))
+        except NoHosts as trouble:
+            skipped(str(trouble))
+
+    def hosts(self, policy: str = "round_robin", *, needs: tuple[str, ...] = (), workers: int = 3) -> HostsLab:
+        """Return a lab of its own whose router and workers are at hosts of their own; skipped where there are none."""
+        self._require(policy, needs)
+        if self.launcher.running is not None:
+            beyond("needs a router that the kit starts at a host of its own: name one with --router or --router-cmd")
+        try:
+            return self._bench.special(HostsLab, LabConfig(policy=policy, workers=workers))
+        except NoHosts as trouble:
+            skipped(str(trouble))
+
+    def _require(self, policy: str, needs: tuple[str, ...]) -> None:
+        wanted = {*needs, *([POLICY_FEATURES[policy]] if policy in POLICY_FEATURES else [])}
+        missing = sorted(wanted - self.launcher.features)
+        if missing:
+            needed = "; ".join(f"{name} ({FEATURES[name]})" for name in missing)
+            unsupported(f"the router {self.launcher.name!r} does not claim {needed}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from urllib.parse import urlsplit
 
 from gaugeblock.fixtures.errors import TargetFault
 from gaugeblock.fixtures.targets.router import RouterLab
@@ -31,9 +29,8 @@ class RawClient:
     """One connection to the router of a lab; all of it must be over within ``limit`` seconds."""
 
     def __init__(self, lab: RouterLab, limit: float = LIMIT) -> None:
-        parts = urlsplit(lab.url)
         self._deadline = time.monotonic() + limit
-        self._socket = socket.create_connection((parts.hostname or "", parts.port or 80), limit)
+        self._socket = lab.connect(limit)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> RawClient:

@@ -26,6 +26,9 @@ class RouterConfig(QueueConfig, WarmConfig):
     first ``hash_head_bytes`` of the prompt, and passes on what is more than ``hash_load_factor`` times the worker's
     share of the load (0: nothing) and than ``hash_load_floor`` requests.
 
+    When most of the last ``cache_loss_window`` predictions for a worker are denied by its own ``cached_tokens``, its
+    prefixes are forgotten; 0 never does.
+
     Failure: a request is sent to at most ``1 + retries`` workers that can be reached, and retries spend a shared budget
     that each request refills by ``retry_ratio`` up to ``retry_burst``. ``idle_timeout`` is the longest silence of a
     worker within a response, and before it when the request is streamed; ``total_timeout`` covers the whole request
@@ -58,6 +61,7 @@ class RouterConfig(QueueConfig, WarmConfig):
     max_prefix_bytes: int = 64 << 10
     min_match_bytes: int = 256
     load_cost: float = 1024.0
+    cache_loss_window: int = 8
 
     hash_head_bytes: int = 1024
     hash_load_factor: float = 1.5

@@ -45,6 +45,7 @@ class Exchange(asyncio.Protocol):
         self._body: BodyReader | None = None
         self._buffer = b""
         self._pieces: list[bytes] = []
+        self._before = self._latest = b""
         self._held = 0
         self._paused = False
         self._error: ExchangeError | None = None
@@ -86,6 +87,7 @@ class Exchange(asyncio.Protocol):
                 return b""
             await self._wait()
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._before, self._latest = self._latest, data
         self._pieces = []
         self._held = 0
         if self._paused:
@@ -140,6 +142,10 @@ class Exchange(asyncio.Protocol):
         if not self.done or self.closed or self._error or self.head is None or self._buffer:
             return False
         return self.length is not None and keeps_alive(self.head, self.head.first[0])
+
+    def tail(self, size: int) -> bytes:
+        """Return up to ``size`` last bytes of the body, as far as the last two pieces hold them."""
+        return (self._before[-size:] + self._latest)[-size:]
 
     @property
     def stale(self) -> bool:

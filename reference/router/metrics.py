@@ -53,6 +53,7 @@ class Metrics(Collector):
         yield CounterMetricFamily("router_retries", "Attempts after the first", value=self._proxy.retries)
         yield from self._routing()
         yield from self._workers()
+        yield from self._cache()
         warm = CounterMetricFamily("router_warm_ups", "Warm-up requests by outcome", labels=["outcome"])
         for outcome, count in self._warmer.outcomes.items():
             warm.add_metric([outcome], count)
@@ -81,6 +82,19 @@ class Metrics(Collector):
                 buckets.append((bound, total))
             family.add_metric([route], buckets, row[-1])
         return family
+
+    def _cache(self) -> Iterator[Metric]:
+        reports = self._proxy.cache
+        for name, tokens, text in (
+            ("router_prefix_predicted_tokens", reports.predicted, "Prompt tokens predicted to be cached, by worker"),
+            ("router_prefix_cached_tokens", reports.cached, "Prompt tokens that the workers say were cached"),
+        ):
+            family = CounterMetricFamily(name, text, labels=["worker"])
+            for worker, count in tokens.items():
+                if worker in self._registry.workers:
+                    family.add_metric([worker], count)
+            yield family
+        yield CounterMetricFamily("router_caches_lost", "Times that a cache was found gone", value=reports.lost)
 
     def _workers(self) -> Iterator[Metric]:
         in_flight = GaugeMetricFamily("router_worker_in_flight", "Requests in flight by worker", labels=["worker"])

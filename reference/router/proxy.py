@@ -10,6 +10,7 @@ from random import Random
 from gaugeblock.reference.router import refusals
 from gaugeblock.reference.router.admission import NotLetInError, Room
 from gaugeblock.reference.router.breaker import Outcome
+from gaugeblock.reference.router.cache_reports import TAIL, CacheReports
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.demand import tenant_name
 from gaugeblock.reference.router.entry import Entry
@@ -55,6 +56,7 @@ class Proxy:
         self._budget = RetryBudget(config.retry_ratio, config.retry_burst)
         self._session_headers = [name.lower().encode() for name in config.session_headers]
         self._orphans = Orphans(config)
+        self.cache = CacheReports(config.cache_loss_window, self._max_prompt, policy.forget)
         self.entry = Entry(config, registry)
         pairs = Pairs(registry, policies, rng, clock)
         self._pairs = Disaggregation(config, registry, pairs, self.entry, self._budget, self._orphans)
@@ -148,6 +150,8 @@ class Proxy:
                     self._orphans.abort(worker, journey.reading.rids)
                     return True
                 lease.score(await relay(exchange, journey.reply, journey.receipt(), journey.reading, self._config))
+                if self._max_prompt and journey.decision is not None and exchange.status == 200:
+                    self.cache.learn(journey.reading.view, journey.decision, exchange.tail(TAIL))
             except ExchangeError as error:
                 if not self._orphans.unwanted(journey.reading.rids):
                     lease.broke(error.kind)
