@@ -56,7 +56,7 @@ class Proxy:
         self._budget = RetryBudget(config.retry_ratio, config.retry_burst)
         self._session_headers = [name.lower().encode() for name in config.session_headers]
         self._orphans = Orphans(config)
-        self.cache = CacheReports(config.cache_loss_window, self._max_prompt, policy.forget)
+        self.cache = CacheReports(config.cache_loss_window, config.max_prefix_bytes, policies.forget)
         self.entry = Entry(config, registry)
         pairs = Pairs(registry, policies, rng, clock)
         self._pairs = Disaggregation(config, registry, pairs, self.entry, self._budget, self._orphans)
@@ -150,7 +150,7 @@ class Proxy:
                     self._orphans.abort(worker, journey.reading.rids)
                     return True
                 lease.score(await relay(exchange, journey.reply, journey.receipt(), journey.reading, self._config))
-                if self._max_prompt and journey.decision is not None and exchange.status == 200:
+                if self._policies.reads_prompt and journey.decision is not None and exchange.status == 200:
                     self.cache.learn(journey.reading.view, journey.decision, exchange.tail(TAIL))
             except ExchangeError as error:
                 if not self._orphans.unwanted(journey.reading.rids):
