@@ -257,7 +257,10 @@ class Admission:
         config = self._config
         if len(self) >= config.queue_size or self.waiting_bytes + visit.size > config.queue_bytes:
             raise self._refusal("queue_full", self._drained_in(lane))
-        if visit.deadline < math.inf and now + self._pace(lane).until_turn(self._ahead(lane, visit)) > visit.deadline:
+        pace, left = self._pace(lane), visit.deadline - now
+        if (
+            pace.until_turn(len(self)) > left and pace.until_turn(self._ahead(lane, visit)) > left
+        ):  # counted only if close
             raise self._refusal("deadline_unreachable", self._drained_in(lane))
 
     def _ahead(self, lane: Lane, visit: Visit) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gaugeblock.reference.router.config import RouterConfig
+from gaugeblock.reference.router.config_file import load_config
 from gaugeblock.reference.router.demand import Demand, Demands
 from gaugeblock.reference.router.rules import Route
 
@@ -43,6 +45,28 @@ def test_limits_are_off_by_default() -> None:
     assert RouterConfig(adaptive_target=0.5).limited
     assert RouterConfig(worker_max_in_flight=1).limited
     assert RouterConfig(bands=["only"], default_band="only").bands == ("only",)
+
+
+def test_the_file_says_it_in_its_router_table(tmp_path: Path) -> None:
+    file = tmp_path / "router.toml"
+    file.write_text(
+        """[router]
+max_concurrent = 256
+adaptive_target = 0.5
+queue_timeout = "none"
+bands = ["urgent", "rest"]
+default_band = "rest"
+tenant_weights = {batch = 0.5}
+warm_prefixes = 4
+"""
+    )
+    config, _, _ = load_config(str(file))
+    assert (config.max_concurrent, config.queue_timeout, config.bands) == (256, None, ("urgent", "rest"))
+    assert (config.tenant_weights, config.warm_prefixes) == ({"batch": 0.5}, 4)
+    file.write_text("[router]\nmax_concurrent = 1\nqueue_size = -1\n")
+    with pytest.raises(ValueError, match=r"queue_size must be a whole number >= 0; got -1") as raised:
+        load_config(str(file))
+    assert "3" in str(raised.value), "the line is named"
 
 
 @pytest.mark.parametrize(
