@@ -99,6 +99,7 @@ class Legs:
                 self._decode = await self._anew(self.pair.decode, self.decode)
         except ExchangeError as error:
             raise SideError(self.pair.decode, error.kind, self.decode.got_body) from error
+        self._bodies = (b"", b"")  # nobody gets them again, and the answer may take long
         if not self.decode.done:
             self.decode.limit(self._config.idle_timeout, self._journey.deadline)
 

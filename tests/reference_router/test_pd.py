@@ -187,20 +187,23 @@ def test_a_decode_that_hangs_after_prefill_is_blamed_alone(tools: Any) -> None:
 
 
 def test_a_decode_may_be_silent_for_as_long_as_its_prefill_works(tools: Any) -> None:
+    ended = asyncio.Event()
+
     async def slow(call: Any) -> None:
         call.begin_stream()
-        for _ in range(4):
-            await asyncio.sleep(0.1)
+        for _ in range(6):
+            await asyncio.sleep(0.2)
             call.piece(b": busy\n\n")
         call.piece(b"data: [DONE]\n\n")
         call.end_stream()
+        ended.set()
 
     async def after(call: Any) -> None:
-        await asyncio.sleep(0.5)
+        await ended.wait()
         await stream(call)
 
     async def main() -> None:
-        _, _, lab_ = pairs(tools, slow, after, idle_timeout=0.25)
+        _, _, lab_ = pairs(tools, slow, after, idle_timeout=1.0)
         async with lab_ as lab:
             assert (await lab.post("/generate", STREAM)).status == 200
 
