@@ -173,7 +173,8 @@ class Registry:
 
     def pool(self, name: str | None) -> list[Worker]:
         """Return the workers of a pool, all if ``name`` is None."""
-        return [worker for worker in self.workers.values() if name is None or worker.spec.pool == name]
+        workers = self.workers.values()
+        return list(workers) if name is None else [worker for worker in workers if worker.spec.pool == name]
 
     def listed(self, pool: str | None = None) -> list[str]:
         """Return the names of the models that clients are shown."""
