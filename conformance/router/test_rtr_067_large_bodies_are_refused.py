@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from urllib.parse import urlsplit
 
 from gaugeblock.conformance.check import check
@@ -57,7 +56,7 @@ def _post(lab: RouterLab, body: bytes, what: str, *, chunked: bool) -> tuple[int
     data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n" if chunked else body
     answer = b""
     try:
-        with socket.create_connection((parts.hostname, parts.port), SECONDS) as line:
+        with lab.connect(SECONDS) as line:
             line.sendall(head.encode() + data)
             while b"\r\n\r\n" not in answer or len(answer) < _length(answer):
                 piece = line.recv(65536)
