@@ -16,6 +16,8 @@ COMMANDS = {
     "faults": "listing:faults",
     "teeth": "teeth:teeth",
     "serve": "serve:serve",
+    "compare": "compare:compare",
+    "calibrate": "calibrate:calibrate",
     "load": "load:load",
     "profile": "profile:profile",
     "bench": "bench:bench",

@@ -1,0 +1,57 @@
+"""``gaugeblock calibrate``: measure how far a model's own right variants lie from fp32."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError, legal_name
+from gaugeblock.fixtures.similarity.gates import GATES, Gate
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="PATH", help="A Hugging Face folder.")
+@click.option(
+    "--null",
+    "names",
+    default="bf16,int8-weights",
+    show_default=True,
+    metavar="NAMES",
+    help="Right variants, comma-separated: chunked, fp16, bf16, int8-weights, int8-kv, fp8-kv.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Where the JSON goes.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def calibrate(model: Path, names: str, out: Path, device: str) -> int:
+    """Measure a model's null: an A/A run and right variants against fp32, teacher-forced over the kit's prompts.
+
+    The file is valid for these weights and this tokenizer alone; `gaugeblock compare --calibration FILE` refuses it for
+    others.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise EnvironmentFault("calibrating needs torch: pip install 'gaugeblock[embedded]'")
+    if not (model / "config.json").is_file():
+        raise KitError(f"no model folder at {str(model)!r}: give a Hugging Face folder with config.json")
+    from gaugeblock.fixtures.similarity import calibration
+    from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
+    from gaugeblock.fixtures.similarity.variants import RIGHT
+
+    chosen = [legal_name("null", name.strip(), RIGHT) for name in names.split(",") if name.strip()]
+    found = measure_null(load_bench(model, device), chosen, lambda line: click.echo(line, err=True))
+    calibration.save(found, out)
+    for gate in GATES.values():
+        click.echo(_line(gate, found))
+    click.echo(f"written: {out}", err=True)
+    return 0
+
+
+def _line(gate: Gate, found: object) -> str:
+    from gaugeblock.fixtures.similarity.calibration import Calibration
+
+    assert isinstance(found, Calibration)
+    if not gate.statistical:
+        return f"gate {gate.name}: needs no calibration"
+    if not any(name in found.overlaps for name in gate.needs):
+        return f"gate {gate.name}: not calibrated, add one of {', '.join(gate.needs)}"
+    return f"gate {gate.name}: first percentile above {found.tail(gate):.4f}, worst prompt above {gate.worst_prompt}"

@@ -1,0 +1,92 @@
+"""``gaugeblock compare`` on the embedded engine: right, wrong, unreachable, and asked for nonsense."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from gaugeblock.conformance.cli.compare import compare
+from gaugeblock.fixtures.embedded import embedded_engine, tiny_model
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.fixtures.similarity import calibration as files
+from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
+from gaugeblock.fixtures.targets.engine import EngineTarget
+from gaugeblock.fixtures.targets.forced import Names, Reader
+
+
+@pytest.fixture(scope="module")
+def url():
+    with embedded_engine() as started:
+        yield started
+
+
+def run(*args):
+    done = CliRunner().invoke(compare, [str(arg) for arg in args])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def test_an_engine_with_itself_passes_exactly(url, tmp_path):
+    done = run(url, url, "--gate", "exact", "--model", tiny_model(), "--out", tmp_path / "c.json")
+    assert "result: conformant" in done.output
+    data = json.loads((tmp_path / "c.json").read_text())
+    assert data["footer"]["complete"]
+    assert data["similarity"]["gap"]["value"] == 0.0
+    assert data["similarity"]["positions"] > 2000
+    assert len(data["engines"]) == 2
+
+
+def test_a_wrong_engine_fails_fp32_with_the_place(url):
+    with embedded_engine(fault="engine-norm-epsilon-is-ignored") as wrong:
+        done = run(url, wrong)
+    assert "result: nonconformant" in done.output
+    assert "first failing rung: distributions" in done.output
+    assert "prompt" in done.output
+
+
+@pytest.fixture(scope="module")
+def null():
+    return measure_null(load_bench(tiny_model()), ["bf16"])
+
+
+def test_a_statistical_gate_needs_this_models_calibration(url, null, tmp_path):
+    files.save(null, tmp_path / "null.json")
+    passed = run(url, url, "--gate", "bf16", "--model", tiny_model(), "--calibration", tmp_path / "null.json")
+    assert "result: conformant" in passed.output
+    open_ = run(url, url, "--gate", "bf16")
+    assert "result: inconclusive" in open_.output
+    data = json.loads((tmp_path / "null.json").read_text())
+    data["model"]["digest"] = "0" * 64
+    (tmp_path / "null.json").write_text(json.dumps(data))
+    with pytest.raises(KitError, match="another model"):
+        run(url, url, "--gate", "bf16", "--model", tiny_model(), "--calibration", tmp_path / "null.json")
+
+
+def test_few_candidates_leave_a_statistic_open(url, null, tmp_path):
+    files.save(null, tmp_path / "null.json")
+    args = ["--gate", "bf16", "--model", tiny_model(), "--calibration", tmp_path / "null.json"]
+    done = run(url, url, *args, "--top", 1)
+    assert "result: inconclusive" in done.output
+    assert "ask for more candidates" in done.output
+
+
+def test_both_ways_to_read_the_engine_agree(url):
+    target = EngineTarget(url, model_path=tiny_model())
+    prompts = [tuple(range(40, 40 + n)) for n in (3, 20, 60)]
+    native = Reader(target, 320, top=5).read(prompts)
+    by_text = Reader(target, None, Names(), top=5).read(prompts)
+    for a, b in zip(native, by_text, strict=True):
+        assert len(a.ids) == len(b.ids)
+        for p, q in zip(a.rows, b.rows, strict=True):
+            assert q.ranked[0][0] == pytest.approx(p.ranked[0][0], abs=1e-5)
+            assert q.mass == pytest.approx(p.mass, abs=1e-4)
+
+
+def test_misuse(url):
+    with pytest.raises(KitError, match="Did you mean 'bf16'"):
+        run(url, url, "--gate", "fb16")
+    with pytest.raises(KitError, match="is not a URL"):
+        run(url, "localhost:1")
+    with pytest.raises(EnvironmentFault, match="no engine"):
+        run(url, "http://127.0.0.1:9")
