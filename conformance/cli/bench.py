@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from gaugeblock.conformance.cli.bench_similarity import similarity_command
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError, legal_name
 
 OUT = Path("gaugeblock-out")
@@ -129,6 +130,9 @@ def prefill_command(
     click.echo(render(report(complete=True)))
     click.echo(f"\nwritten: {out}/bench-prefill.txt, .json and .svg", err=True)
     return 1 if report(complete=True).problems() else 0
+
+
+bench.add_command(similarity_command)
 
 
 def make_folder(out: Path) -> None:

@@ -54,4 +54,8 @@ def _line(gate: Gate, found: object) -> str:
         return f"gate {gate.name}: needs no calibration"
     if not any(name in found.overlaps for name in gate.needs):
         return f"gate {gate.name}: not calibrated, add one of {', '.join(gate.needs)}"
-    return f"gate {gate.name}: first percentile above {found.tail(gate):.4f}, worst prompt above {gate.worst_prompt}"
+    made = found.gate(gate)
+    return (
+        f"gate {gate.name}: worst prompt above {made.worst_prompt}, first percentile above {made.tail:.4f}, "
+        f"mean of the lowest 1% above {made.shortfall:.4f}"
+    )

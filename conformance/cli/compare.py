@@ -81,6 +81,7 @@ def table(found: Comparison) -> str:
             f"gate {gate.name}",
             _row("overlap, worst prompt", s.worst_prompt, _limit(gate.worst_prompt)),
             _row("overlap, first percentile", s.tail, _limit(gate.tail)),
+            _row("overlap, lowest 1%", s.shortfall, _limit(gate.shortfall)),
             _row("overlap, lowest", s.lowest),
             _row("largest difference", s.gap, f"at most {gate.gap:g}" if gate.gap is not None else "", " nats"),
             _row("KL, largest", s.kl_max, unit=" nats" if not s.unseen else " nats at least"),

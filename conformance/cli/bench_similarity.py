@@ -1,0 +1,72 @@
+"""``gaugeblock bench similarity``: right variants and faults of one model, and whether the gates tell them apart."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+
+import click
+
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+
+
+@click.command("similarity")
+@click.option(
+    "--model", type=click.Path(path_type=Path), metavar="PATH", help="A Hugging Face folder; default: tiny-llama."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("gaugeblock-out"), show_default=True
+)
+def similarity_command(model: Path | None, device: str, out: Path) -> int:
+    """Tell seven right variants of a model from nine faults, teacher-forced over the kit's prompts.
+
+    Writes bench-similarity.txt and .json. Exit code 1: a right variant fails the statistical gate, a fault passes it,
+    or is not told within 2,000 positions.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise EnvironmentFault("needs torch: pip install 'gaugeblock[embedded]'")
+    import torch
+
+    from gaugeblock.conformance.bench.similarity.report import Report, render, write
+    from gaugeblock.conformance.bench.similarity.separation import (
+        STATISTIC,
+        false_alarms,
+        measure,
+        null_of,
+        separate,
+    )
+    from gaugeblock.fixtures.embedded import tiny_model
+    from gaugeblock.fixtures.similarity import measure_null
+
+    folder = model or tiny_model()
+    if not (folder / "config.json").is_file():
+        raise KitError(f"no model folder at {str(folder)!r}: give a Hugging Face folder with config.json")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitError(f"cannot write into {str(out)!r}: {error.strerror}; name another folder with --out") from error
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    started = time.monotonic()
+    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    bench = measure_null.load_bench(folder, chosen)
+    compared, cosines = measure(bench, say)
+    rows = separate(compared, cosines, bench.prompts)
+    gate = null_of(compared, range(len(bench.prompts))).gate(STATISTIC)
+    report = Report(
+        measure_null.describe_model(bench),
+        measure_null.describe_prompts(bench),
+        measure_null.provenance(chosen),
+        gate,
+        rows,
+        false_alarms(compared),
+        time.monotonic() - started,
+    )
+    write(out, report)
+    click.echo(render(report))
+    click.echo(f"\nwritten: {out}/bench-similarity.txt and .json", err=True)
+    return 1 if report.problems() else 0
