@@ -119,7 +119,7 @@ def write(out: Path, targets: list[EngineTarget], found: Comparison, null: calib
     }
     draft = out.with_name(out.name + ".tmp")
     try:
-        draft.write_text(json.dumps(data, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         draft.replace(out)
     except OSError as error:
         raise KitError(f"cannot write {str(out)!r}: {error.strerror}") from error

@@ -89,6 +89,7 @@ def test_what_is_not_finite_never_passes(rng, poison):
     found = compare(reference, other)
     assert found.lowest.value == 0.0
     assert found.kl_max.value == np.inf
+    assert found.describe()["kl_max"]["value"] is None, "JSON has no infinity"
     assert complaints(found, GATE)
     with pytest.raises(KitError, match="no distribution"):
         compare(other, reference)

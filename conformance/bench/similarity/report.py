@@ -114,4 +114,6 @@ def _line(row: Row) -> str:
 def write(folder: Path, report: Report) -> None:
     """Write bench-similarity.txt and .json; ``folder`` exists."""
     (folder / "bench-similarity.txt").write_text(render(report) + "\n", encoding="utf-8")
-    (folder / "bench-similarity.json").write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
+    (folder / "bench-similarity.json").write_text(
+        json.dumps(report.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
