@@ -21,6 +21,7 @@ TIMES = 1.5  # each step of precision at least so many times the error of the on
     bound="fp32 exact; 1 - overlap grows at least 1.5 times from each precision to the next. Measured on the tiny "
     "model: fp16 1.0e-3, bf16 7.5e-3, INT8 weights and activations 3.9e-2, INT4 weights 1.8e-1",
     sources=("https://github.com/Nerogar/OneTrainer/pull/1063", "https://github.com/pytorch/ao/issues/4266"),
+    timeout=120,  # on a busy machine most of it is the import of transformers
 )
 def test_hyb_018(prefill_library: PrefillLibrary, record_property: Callable[[str, object], None]) -> None:
     """Right variants err in the order of their precision: fp32, fp16, bf16, INT8, INT4
