@@ -121,9 +121,10 @@ def _failing(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[l
     command = ["verify", "--fault", fault.id, "--out", folder]
     if scope != "full":
         command += ["--gates-except", fault.layer]
-        reached = dict.fromkeys((*REACH[fault.place], fault.layer))  # a router's policies run in this process too
+        reached = dict.fromkeys((*REACH[fault.place], fault.layer))
         command += [word for layer in reached for word in ("--layer", layer)]
-    if scope == "named":
+    elsewhere = fault.layer not in REACH[fault.place]  # all but the named check have their target in another process
+    if scope == "named" or (scope == "layer" and elsewhere):
         command += ["--check", fault.check]
     if scope != "full" and (op := _op(fault)):
         command += ["--op", op]

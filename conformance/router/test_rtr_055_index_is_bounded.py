@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.evidence import Note
-from gaugeblock.conformance.outcome import beyond
+from gaugeblock.conformance.outcome import beyond, inconclusive
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.memory import can_measure, resident_bytes
 from gaugeblock.fixtures.targets.router import CHAT, RouterLab
 
-CLIENTS, SIZE, PROMPTS = 4, 32 << 10, 600  # SIZE in bytes
+CLIENTS, SIZE, PROMPTS = 2, 32 << 10, 700  # SIZE in bytes
 INDEX = 4 << 20
 LIMIT = PROMPTS * SIZE // 2
 
@@ -21,7 +21,7 @@ LIMIT = PROMPTS * SIZE // 2
     "RTR-055",
     feature="cache-aware",
     level="extended",
-    bound="of two times 600 unique prompts of 32 KB, 20 MB, the second adds less than half of that to the router's "
+    bound="of two times 700 unique prompts of 32 KB, 23 MB, the second adds less than half of that to the router's "
     "memory, whose index may hold 4 MB: a router that keeps prompts grows by all of it each time, one that evicts now "
     "and then has the room from the first time",
     sources=("https://github.com/sgl-project/sglang/issues/16734",),
@@ -49,6 +49,7 @@ def _pour(lab: RouterLab, count: int) -> None:
     bodies = (lab.body(rng.randbytes(SIZE // 2).hex()) for _ in range(count))
     with ThreadPoolExecutor(CLIENTS) as pool:
         statuses = set(pool.map(lambda body: lab.wire.call("POST", CHAT, body).status, bodies))
-    assert statuses == {200}, f"some of {count} requests failed: {statuses}"
+    if statuses != {200}:
+        inconclusive(f"some of {count} requests failed ({statuses}): what was refused need not be remembered")
     for worker in lab.workers:
         worker.requests.clear()
