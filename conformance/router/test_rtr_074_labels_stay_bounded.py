@@ -18,8 +18,8 @@ GROWTH = ROUNDS // 2
     feature="metrics",
     level="extended",
     bound=f"exact: no invented name among the metrics after {KINDS * ROUNDS} requests with invented paths, models, "
-    f"sessions and tenants. Fewer than {GROWTH} further series: one kind of names, hashed or not, would make {ROUNDS}; what "
-    "a router begins to tell of itself meanwhile was 26",
+    f"sessions and tenants. Fewer than {GROWTH} further series: one kind of names, hashed or not, would make {ROUNDS}; "
+    "what a router begins to tell of itself meanwhile was 26",
     sources=("https://github.com/volcano-sh/kthena/issues/1378", "https://github.com/BerriAI/litellm/issues/35666"),
 )
 def test_rtr_074(router_lab: LabFactory) -> None:
