@@ -94,7 +94,7 @@ class Crowd:
         if timeout is not None:
             headers[launcher.timeout_header] = f"{timeout:g}"
         body = self._lab.body(f"{name} {mark}", **fields)
-        pending = self.sent[name] = Pending(self._lab.url, CHAT, body, headers, mark)
+        pending = self.sent[name] = Pending(self._lab.url, CHAT, body, headers, mark, self._lab.connect)
         return pending
 
     def enqueue(self, name: str, **options: Any) -> Pending:

@@ -49,13 +49,12 @@ def test_rtr_090(router_lab: LabFactory) -> None:
 
 
 def _check_rooms(lab: RouterLab, prefill: list[Arrival]) -> None:
-    ports = {worker.name: worker.part.bootstrap_port for worker in lab.prefills}
+    places = {w.name: (w.url.removeprefix("http://").rpartition(":")[0], w.part.bootstrap_port) for w in lab.prefills}
     for arrival in prefill:
         body = arrival.json()
         rooms = arrival.rooms
         assert len(rooms) == 1, f"a request for one sequence names the rooms {body.get('bootstrap_room')!r}"
         assert 0 <= rooms[0] < 1 << 63, f"the room {rooms[0]} does not fit into 63 bits"
         host, port = body.get("bootstrap_host"), body.get("bootstrap_port")
-        assert (host, port) == ("127.0.0.1", ports[arrival.worker]), (
-            f"{arrival.worker} is introduced as {host}:{port}, it is 127.0.0.1:{ports[arrival.worker]}"
-        )
+        place = places[arrival.worker]
+        assert (host, port) == place, f"{arrival.worker} is introduced as {host}:{port}, it is {place[0]}:{place[1]}"
