@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from gaugeblock.conformance.beside import Fork, Sender, fork, worthwhile
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
 from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
 from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome
@@ -50,8 +51,11 @@ class KitSession:
         self.selection = selection
         self.out = out
         self.progress: Progress | None = None
+        self.apart: str | None = None  # a layer that may run in a process of its own beside the others
+        self.beside: Fork | Sender | None = None
         self.run = Run(options, selection)
         self._resources = ExitStack()
+        self._config: pytest.Config | None = None
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> KitSession:
@@ -65,6 +69,7 @@ class KitSession:
         config.stash[TARGETS] = {}
         session = cls(options, selection, config.getoption("gb_out"))
         session.run.targets = config.stash[TARGETS]
+        session._config = config
         return session
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -104,9 +109,70 @@ class KitSession:
             self.run.abort = f"cannot load {report.nodeid}: {str(report.longrepr).strip().splitlines()[-1]}"
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Announce what will run."""
+        """Announce what will run, once what runs apart is on its way."""
+        checks = [c for c in map(check_of, session.items) if c is not None]
+        if self.apart is not None:
+            self._divide(session, self.apart)
         if self.progress is not None:
-            self.progress.started([c for c in map(check_of, session.items) if c is not None])
+            self.progress.started(checks)
+
+    def _divide(self, session: pytest.Session, layer: str) -> None:
+        """Let a fork run the checks of ``layer``, where that gains time."""
+        items = session.items
+        apart = [item for item in items if (check := check_of(item)) is not None and check.layer == layer]
+        if not worthwhile(items, apart):
+            return
+        known = {check.id: check for check in map(check_of, apart) if check is not None}
+        self.beside = fork(session.config, lambda kind, value: self._take(session, known, kind, value))
+        if isinstance(self.beside, Sender):
+            self.progress = self.beside
+            items[:] = apart
+        else:
+            items[:] = [item for item in items if item not in apart]
+
+    def _take(self, session: pytest.Session, known: dict[str, Check], kind: str, value: Any) -> None:
+        """Take in a message of the fork as if it had happened here."""
+        if kind == "report":
+            hook = session.config.hook
+            report = hook.pytest_report_from_serializable(config=session.config, data=value)
+            hook.pytest_runtest_logreport(report=report)
+        elif kind == "result":
+            result = Result(known[value[0]], **value[1])
+            self.run.results[(result.check.id, result.target)] = result
+            if self.progress is not None and self.run.abort is None:
+                self.progress.finished(result)
+        elif kind == "end":
+            state, targets = value
+            self.run.abort = self.run.abort or state["abort"]
+            self.run.interrupted |= state["interrupted"]
+            self.run.foreign_failure |= state["foreign_failure"]
+            self.run.targets.update(targets)
+        else:
+            layers = ", ".join(sorted({check.layer for check in known.values()}))
+            self.run.abort = self.run.abort or f"the process that ran the checks of {layers} died"
+        if self.run.abort is not None:
+            session.shouldstop = self.run.abort
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        """Wait for what runs apart before the run counts as over."""
+        ended = False
+        try:
+            outcome = yield
+            ended = True
+            return outcome
+        finally:
+            if isinstance(self.beside, Fork):
+                if ended and self.run.abort is None:
+                    self.beside.drain()
+                else:
+                    self.beside.interrupt()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Pass a fork's report on to who writes reports."""
+        if isinstance(self.beside, Sender) and self._config is not None:
+            hook = self._config.hook
+            self.beside.send("report", hook.pytest_report_to_serializable(config=self._config, report=report))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -157,6 +223,8 @@ class KitSession:
             self.run.failed_gates[(check.layer, result.target)] = check.id
         if self.progress is not None and self.run.abort is None:
             self.progress.finished(result)
+        if isinstance(self.beside, Fork):
+            self.beside.poll()
 
     def _conclude(self, result: Result) -> None:
         """Hold a check, all its runs done, against what the user expects and claims of it."""
@@ -180,6 +248,8 @@ class KitSession:
         self._resources.close()
         if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             self.run.abort = self.run.abort or "pytest failed internally; its traceback is above"
+        if isinstance(self.beside, Sender):
+            self.beside.conclude(self.run)
         self.run.seconds = time.monotonic() - self.run.started
         for result in self.run.finished():
             self._conclude(result)

@@ -91,6 +91,10 @@ def run_pytest(args: list[str], layers: tuple[str, ...]) -> int:
     return frame.conclude(int(status))
 
 
+WAITING = "router"
+"""The layer whose checks mostly wait; it runs beside the others."""
+
+
 class _Frame:
     """Joins the terminal to the kit's session: the one pytest plugin that only `verify` has."""
 
@@ -120,6 +124,7 @@ class _Frame:
             session.selection = session.selection.narrowed(self.layers, scope)
             session.run.selection = session.selection
         session.progress = self.terminal
+        session.apart = WAITING
         self.session = session
 
     def conclude(self, status: int) -> int:

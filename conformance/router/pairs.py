@@ -10,7 +10,8 @@ from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.errors import TargetFault
 from gaugeblock.fixtures.targets.router import CONVERGENCE, RouterLab, Sent
 from gaugeblock.fixtures.targets.wire import Limits, Reply
-from gaugeblock.fixtures.workers.script import Arrival
+from gaugeblock.fixtures.workers.loop import Gate
+from gaugeblock.fixtures.workers.script import Answer, Arrival
 from gaugeblock.fixtures.workers.worker import ScriptedWorker
 
 PATIENCE = 3.0
@@ -65,6 +66,16 @@ def await_called_off(lab: RouterLab, workers: list[ScriptedWorker], mark: str, w
     left = [arrival for arrival in arrivals() if arrival.ended not in GIVEN_UP]
     if left:
         raise TargetFault(f"{why}, yet the other half was not called off: {_shown(left)}")
+
+
+def opening(gate: Gate, answer: Answer) -> Callable[[Arrival], Answer]:
+    """Return a script that answers so, and opens ``gate`` as soon as the request is there."""
+
+    def script(arrival: Arrival) -> Answer:
+        gate.open()
+        return answer
+
+    return script
 
 
 def await_healthy(lab: RouterLab, count: int) -> None:

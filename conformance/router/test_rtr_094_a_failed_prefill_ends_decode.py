@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.router.labs import LabFactory
-from gaugeblock.conformance.router.pairs import await_called_off, failing_reply, pair_lab
-from gaugeblock.fixtures.workers.script import HANG_AT_ONCE, RESET_AT_ONCE, Answer
+from gaugeblock.conformance.router.pairs import await_called_off, failing_reply, opening, pair_lab
+from gaugeblock.fixtures.workers.script import HANG_AT_ONCE, HEALTHY, RESET_AT_ONCE, Answer
 
 FAILURES = {"500": Answer(status=500), "400": Answer(status=400), "reset": RESET_AT_ONCE, "hang": HANG_AT_ONCE}
 BOUND = 5.0  # seconds until the client must know
@@ -34,7 +36,10 @@ def test_rtr_094(router_lab: LabFactory, failure: str, stream: bool) -> None:
     """
     hung = failure == "hang"
     lab = pair_lab(router_lab, needs=("timeouts",) if hung else (), idle_timeout=1.0 if hung else None)
+    both = lab.gate()  # prefill fails once decode has the request too: else there may be nothing to call off
+    for worker in lab.decodes:
+        worker.always(opening(both, HEALTHY))
     for worker in lab.prefills:
-        worker.always(FAILURES[failure])
+        worker.always(replace(FAILURES[failure], hold=both))
     failing_reply(lab, BOUND, "fail in prefill", f"prefill failed ({failure})", stream=stream)
     await_called_off(lab, lab.decodes, "fail in prefill", f"prefill failed ({failure})")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.router.labs import LabFactory
-from gaugeblock.conformance.router.pairs import await_called_off, failing_reply, pair_lab
+from gaugeblock.conformance.router.pairs import await_called_off, failing_reply, opening, pair_lab
 from gaugeblock.fixtures.workers.script import RESET_AT_ONCE, Answer
 
 FAILURES = {"500": Answer(status=500), "reset": RESET_AT_ONCE}
@@ -32,10 +34,13 @@ def test_rtr_096(router_lab: LabFactory, failure: str, stream: bool) -> None:
     ends the wait for prefill.
     """
     lab = pair_lab(router_lab)
-    gate = lab.gate()
+    gate, both = (
+        lab.gate(),
+        lab.gate(),
+    )  # decode fails once prefill has the request too: else nothing is to be called off
     for worker in lab.prefills:
-        worker.always(Answer(hold=gate))
+        worker.always(opening(both, Answer(hold=gate)))
     for worker in lab.decodes:
-        worker.always(FAILURES[failure])
+        worker.always(replace(FAILURES[failure], hold=both))
     failing_reply(lab, BOUND, "fail in decode", f"decode failed ({failure})", stream=stream)
     await_called_off(lab, lab.prefills, "fail in decode", f"decode failed ({failure})")
