@@ -95,7 +95,8 @@ class WorkerSide:
     def answer(self, request: bytes, end: int) -> None:
         """Answer one request."""
         path = request.split(b" ", 2)[1]
-        if request.find(b'"stream": true', end) >= 0:
+        at = request.find(b'"stream"', end)
+        if at >= 0 and request[at + 8 :].lstrip(b": ").startswith(b"true"):
             self.sock.sendall(STREAM_HEAD)
             self.left = EVENTS
         else:
@@ -131,7 +132,7 @@ def work(ports: list[int], core: int) -> None:
                 continue
             try:
                 alive = sides[fd].readable()
-            except OSError:
+            except (OSError, ValueError, IndexError):  # somebody tries another protocol
                 alive = False
             if not alive:
                 epoll.unregister(fd)
