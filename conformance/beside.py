@@ -13,12 +13,14 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 import pytest
 
+from gaugeblock.conformance.check import Check
+from gaugeblock.conformance.outcome import Outcome
 from gaugeblock.conformance.results import Result
 from gaugeblock.conformance.verdict import Run
 from gaugeblock.fixtures.launch import stop_all
@@ -33,13 +35,26 @@ class Sender:
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
+        self._muted: frozenset[str] = frozenset()
+
+    def mute(self, nodes: Iterable[str]) -> None:
+        """The parent runs these too (a gate): tell of them only what is bad."""
+        self._muted = frozenset(nodes)
 
     def started(self, checks: list[Any]) -> None:
         """The parent has told."""
 
     def finished(self, result: Result) -> None:
         """Send a result as it stands; a later one of the same check replaces it."""
+        if self._muted and result.check.gate and result.outcome is Outcome.PASSED:
+            return
         self.send("result", (result.check.id, {k: v for k, v in vars(result).items() if k != "check"}))
+
+    def report(self, config: pytest.Config, report: pytest.TestReport) -> None:
+        """Send a report for those who write reports."""
+        if report.nodeid not in self._muted:
+            data = config.hook.pytest_report_to_serializable(config=config, report=report)
+            self.send("report", data)
 
     def send(self, kind: str, value: Any) -> None:
         """Send one message; without a parent there is nothing left to do."""
@@ -111,10 +126,25 @@ class Fork:
             time.sleep(POLL)  # a process that is no Popen has no timed wait
 
 
-def worthwhile(items: list[pytest.Item], apart: list[pytest.Item]) -> bool:
+def divided(items: list[tuple[pytest.Item, Check | None]], layer: str) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Return what this process runs and what a fork runs: all of ``layer``, or every other check of it if it is alone.
+
+    All variants of a check stay together. The layer's gate then runs on both sides, since it may block either.
+    """
+    theirs = [(item, check) for item, check in items if check is not None and check.layer == layer]
+    if len(items) - len(theirs) >= FEWEST:
+        apart = [item for item, _ in theirs]
+        return [item for item, _ in items if item not in apart], apart
+    ids = list(dict.fromkeys(check.id for _, check in theirs if not check.gate))
+    second = set(ids[1::2])
+    apart = [item for item, check in theirs if check.gate or check.id in second]
+    return [item for item, check in items if check is None or check.id not in second], apart
+
+
+def worthwhile(ours: list[pytest.Item], apart: list[pytest.Item]) -> bool:
     """Whether a fork would gain time and is safe: two cores, enough on both sides, no thread but this one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    enough = min(len(apart), len(items) - len(apart)) >= FEWEST
+    enough = min(len(ours), len(apart)) >= FEWEST
     return cores > 1 and enough and hasattr(os, "fork") and threading.active_count() == 1
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from gaugeblock.conformance.beside import Fork, Sender, fork, worthwhile
+from gaugeblock.conformance.beside import Fork, Sender, divided, fork, worthwhile
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
 from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
 from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome
@@ -117,18 +117,18 @@ class KitSession:
             self.progress.started(checks)
 
     def _divide(self, session: pytest.Session, layer: str) -> None:
-        """Let a fork run the checks of ``layer``, where that gains time."""
-        items = session.items
-        apart = [item for item in items if (check := check_of(item)) is not None and check.layer == layer]
-        if not worthwhile(items, apart):
+        """Let a fork run the checks of ``layer``, or half of them where there is nothing else to do meanwhile."""
+        ours, apart = divided([(item, check_of(item)) for item in session.items], layer)
+        if not worthwhile(ours, apart):
             return
         known = {check.id: check for check in map(check_of, apart) if check is not None}
         self.beside = fork(session.config, lambda kind, value: self._take(session, known, kind, value))
         if isinstance(self.beside, Sender):
             self.progress = self.beside
-            items[:] = apart
+            self.beside.mute(item.nodeid for item in apart if item in ours)
+            session.items[:] = apart
         else:
-            items[:] = [item for item in items if item not in apart]
+            session.items[:] = ours
 
     def _take(self, session: pytest.Session, known: dict[str, Check], kind: str, value: Any) -> None:
         """Take in a message of the fork as if it had happened here."""
@@ -171,8 +171,7 @@ class KitSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Pass a fork's report on to who writes reports."""
         if isinstance(self.beside, Sender) and self._config is not None:
-            hook = self._config.hook
-            self.beside.send("report", hook.pytest_report_to_serializable(config=self._config, report=report))
+            self.beside.report(self._config, report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -26,7 +26,7 @@ import os, pathlib, signal, time
 from gaugeblock.conformance.check import check
 from gaugeblock.fixtures.errors import EnvironmentFault
 
-@check({id!r}, feature="thing", bound="none")
+@check({id!r}, feature="thing", bound="none", gate={gate})
 def test_{slug}(record_property):
     '''Title of {id}.
 
@@ -49,15 +49,17 @@ def kit(pytester, monkeypatch):
         path = pytester.path
         argv = ARGV
 
-        def write(self, each=FEWEST, **bodies):
-            for layer, prefix in LAYERS.items():
+        def write(self, each=FEWEST, layers=LAYERS, gate=False, **bodies):
+            for layer, prefix in layers.items():
                 folder = pytester.path / layer
                 folder.mkdir()
                 for number in range(each):
                     name = f"{prefix}-{901 + number}"
                     slug = name.lower().replace("-", "_")
                     body = bodies.get(slug, "pass")
-                    (folder / f"test_{slug}_made.py").write_text(CHECK.format(id=name, slug=slug, body=body))
+                    (folder / f"test_{slug}_made.py").write_text(
+                        CHECK.format(id=name, slug=slug, body=body, gate=gate and not number)
+                    )
 
         def run(self):
             result = pytester.run(*self.argv, timeout=60)
@@ -90,6 +92,26 @@ def test_few_checks_stay_in_one_process(kit):
     code, _ = kit.run()
     assert code == 0
     assert kit.ran_by("KER-901") == kit.ran_by("RTR-901")
+
+
+def test_a_layer_alone_is_shared_and_its_gate_runs_on_both_sides(kit):
+    kit.write(each=2 * FEWEST, layers={"router": "RTR"}, gate=True)
+    code, verdict = kit.run()
+    assert code == 0
+    checks = by_id(verdict)
+    assert len(checks) == 2 * FEWEST
+    assert len({kit.ran_by(name) for name in checks}) == 2
+    assert kit.ran_by("RTR-902") != kit.ran_by("RTR-903") != kit.ran_by("RTR-904") == kit.ran_by("RTR-902")
+    assert len(list(ElementTree.parse(kit.path / "j.xml").iter("testcase"))) == 2 * FEWEST
+
+
+def test_a_gate_that_fails_blocks_both_sides(kit):
+    kit.write(each=2 * FEWEST, layers={"router": "RTR"}, gate=True, rtr_901="assert 0, 'closed'")
+    code, verdict = kit.run()
+    assert code == 1
+    assert {c["id"]: c["outcome"] for c in verdict["checks"]} == {
+        f"RTR-{901 + number}": "blocked" if number else "failed" for number in range(2 * FEWEST)
+    }
 
 
 def test_what_fails_in_the_fork_fails_the_run(kit):
