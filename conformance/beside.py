@@ -13,6 +13,7 @@ import select
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -135,8 +136,8 @@ def divided(items: list[tuple[pytest.Item, Check | None]], layer: str) -> tuple[
     if len(items) - len(theirs) >= FEWEST:
         apart = [item for item, _ in theirs]
         return [item for item, _ in items if item not in apart], apart
-    ids = list(dict.fromkeys(check.id for _, check in theirs if not check.gate))
-    second = set(ids[1::2])
+    variants = Counter(check.id for _, check in theirs if not check.gate)
+    second = {name for name, _ in variants.most_common()[1::2]}  # the long ones are those with many variants
     apart = [item for item, check in theirs if check.gate or check.id in second]
     return [item for item, check in items if check is None or check.id not in second], apart
 
