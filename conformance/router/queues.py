@@ -9,7 +9,7 @@ from gaugeblock.fixtures.targets.router import CHAT, RouterLab
 from gaugeblock.fixtures.workers.loop import Gate
 from gaugeblock.fixtures.workers.script import Answer, Arrival
 
-PATIENCE = 8.0
+PATIENCE = 4.0
 """Seconds until a request that may be served has reached a worker; it takes milliseconds."""
 ASKED = 6  # answers after which a router has read what was sent before
 

@@ -12,13 +12,13 @@ from gaugeblock.conformance.router.pairs import await_called_off, failing_reply,
 from gaugeblock.fixtures.workers.script import RESET_AT_ONCE, Answer
 
 FAILURES = {"500": Answer(status=500), "reset": RESET_AT_ONCE}
-BOUND = 5.0  # seconds until the client must know
+BOUND = 3.0  # seconds until the client must know
 
 
 @check(
     "RTR-096",
     feature="pd",
-    bound="an error status within 5 s, while prefill is held for ever; prefill called off 3 s later",
+    bound="an error status within 3 s, while prefill is held for ever; prefill called off 3 s later",
     sources=(
         "https://github.com/volcano-sh/kthena/pull/882",
         "https://github.com/sgl-project/sglang/pull/37961",
