@@ -28,7 +28,7 @@ def test_rtr_089(router_lab: LabFactory, note: Note) -> None:
     A limit that never moves is a guess; one that only shrinks ends at one request at a time. Look at which latency is
     compared with the target, and at what a window without trouble does.
     """
-    lab = router_lab(needs=("adaptive-limit",), workers=1, adaptive_target=TARGET, fresh=True)
+    lab = router_lab(needs=("adaptive-limit", "loads"), workers=1, adaptive_target=TARGET, fresh=True)
     start = _limit(lab)
     for _ in range(WAVES):
         _wave(lab, SLOW, ROUND)
@@ -53,7 +53,8 @@ def _limit(lab: RouterLab) -> int:
         for number in range(OFFERED):
             crowd.send(str(number))
         crowd.settle()
-        seen = len(gates.came)
+        seen = lab.loads()["w0"] or 0  # the worker itself may be behind with reading them
+        gates.await_arrivals(seen)
         lab.workers[0].always(Answer())
         gates.open()
         crowd.statuses()
