@@ -6,6 +6,7 @@ import subprocess
 import sys
 from decimal import Decimal, localcontext
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,21 @@ def test_the_oracle_is_the_formula_in_fifty_digits(variant):
                 assert abs(Decimal(out[token, head, 5].item()) - right) <= Decimal("1e-13") * size
 
 
+def rows_keep_their_bits():
+    """Whether a matrix product gives a row the same bits wherever it stands.
+
+    Interpreted, a kernel's products are numpy's. OpenBLAS takes another kernel for each kind of CPU, and those for
+    Haswell and Zen sum the first rows of a tile in another order than the others.
+    """
+    rng = np.random.default_rng(0)
+    shapes = ((64, 64, 256), (64, 256, 64))  # a tile's products with its keys and with its values
+    pairs = [(rng.standard_normal(s[:2], np.float32), rng.standard_normal(s[1:], np.float32)) for s in shapes]
+    return all(np.array_equal(np.roll(a, n, 0) @ b, np.roll(a @ b, n, 0)) for a, b in pairs for n in range(1, len(a)))
+
+
+@pytest.mark.skipif(
+    INTERPRETED and not rows_keep_their_bits(), reason="this CPU's BLAS gives a row other bits in another place"
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_prompt_in_chunks_has_the_bits_of_the_prompt_at_once(dtype):
     case = make(1, 300, dtype, 32)
