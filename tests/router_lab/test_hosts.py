@@ -18,7 +18,7 @@ def network() -> Iterator[Network]:
     try:
         made = Network(2)
     except NoHosts as trouble:
-        pytest.skip(str(trouble))
+        pytest.skip(reason=f"no network namespaces here: {trouble}")
     yield made
     made.close()
 
