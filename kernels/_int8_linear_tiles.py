@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from gaugeblock.kernels._int8_linear_gemv import GemvConfig, launch_gemv, request
-from gaugeblock.kernels._int8_linear_split import SplitConfig, launch_split
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, jit, quiet, tl
 
@@ -45,7 +44,7 @@ class Config:
     group: int = 8
 
 
-AnyConfig = Config | GemvConfig | SplitConfig
+AnyConfig = Config | GemvConfig
 
 
 @jit
@@ -156,7 +155,6 @@ _ONE = GemvConfig(1, 4, 4096, 8, ahead=0.25)
 _ONE_WAVES = GemvConfig(1, 4, 4096, 2)
 _FEW = GemvConfig(4, 4, 4096, 2, ahead=0.25)
 _STEPS = GemvConfig(4, 4, 512, 1, ahead=0.5)  # walks any depth in many steps
-_SPLIT = SplitConfig(8, 256, 4, 2, ahead=0.5)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
 _INTERPRETER_ONE = GemvConfig(2, 64, 512, 4)
 
@@ -171,10 +169,9 @@ CONFIGS: tuple[AnyConfig, ...] = (
     _ONE_WAVES,
     _FEW,
     _STEPS,
-    _SPLIT,
     *((_INTERPRETER, _INTERPRETER_ONE) if INTERPRETED else ()),
 )
-"""All that may be launched; ``_STEPS`` and ``_SPLIT`` only when asked for."""
+"""All that may be launched; ``_STEPS`` only when asked for."""
 
 
 def config_for(rows: int, columns: int, depth: int) -> AnyConfig:
@@ -210,9 +207,6 @@ def launch(
     chosen = config or config_for(rows, columns, depth)
     if isinstance(chosen, GemvConfig):
         launch_gemv(x, x_scale, weight, w_scale, bias, out, chosen)
-        return
-    if isinstance(chosen, SplitConfig):
-        launch_split(x, x_scale, weight, w_scale, bias, out, chosen)
         return
     tiles = -(-rows // chosen.block_m) * -(-columns // chosen.block_n)
     bulk = chosen.bulk and _takes_bulk(x) and _takes_bulk(weight)

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
 from gaugeblock.kernels._int8_linear_gemv import GemvConfig
-from gaugeblock.kernels._int8_linear_split import SplitConfig
 from gaugeblock.kernels._int8_linear_tiles import CONFIGS, AnyConfig, Config, config_for, launch
 from gaugeblock.kernels.arguments import DTYPES, Refused, input_rows, output_rows, require_hidden, require_shape
 from gaugeblock.kernels.bounds import TINY, U, gamma, output_bound
@@ -30,7 +29,7 @@ from gaugeblock.kernels.cases import fill
 from gaugeblock.kernels.contract import Case, Op, Sizes, Tensors
 from gaugeblock.kernels.runtime import DEVICE
 
-__all__ = ["CONFIGS", "CONTRACT", "Config", "GemvConfig", "SplitConfig", "config_for", "int8_linear"]
+__all__ = ["CONFIGS", "CONTRACT", "Config", "GemvConfig", "config_for", "int8_linear"]
 
 MAX_DEPTH = 2**17 - 1
 """The longest sum of products of two int8 numbers that int32 always holds: 2¹⁷ products of −128 by −128 are 2³¹."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.texts import largest_share, unrelated
-from gaugeblock.fixtures.workers.script import Answer
+from gaugeblock.conformance.router.together import spread_of
 
-REQUESTS, LIMIT, PATIENCE = 96, 0.9, 8.0
+REQUESTS, LIMIT = 96, 0.9
 
 
 @check(
@@ -28,22 +26,6 @@ def test_rtr_036(router_lab: LabFactory, note: Note) -> None:
     lab = router_lab("cache_aware")
     prompt = unrelated(1, size=2000, seed=lab.mark())[0]
     lab.send(prompt).reply.expect(200)
-    gate = lab.gate()
-    for worker in lab.workers:
-        worker.requests.clear()
-        worker.always(Answer(hold=gate))
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        futures = [pool.submit(lab.send, prompt) for _ in range(REQUESTS)]
-        try:
-            lab.loop.wait_for(
-                lambda: len(lab.arrivals()) >= REQUESTS,
-                PATIENCE,
-                lambda: f"{REQUESTS} concurrent requests at the workers; {len(lab.arrivals())} came: {lab.counts()}",
-            )
-            counts = lab.counts()
-        finally:
-            gate.open()
-        statuses = {future.result().reply.status for future in futures}
+    counts = spread_of(lab, REQUESTS, lambda: lab.send(prompt))
     note(f"{REQUESTS} concurrent requests with one prefix: {counts}")
-    assert statuses == {200}, f"some of {REQUESTS} concurrent requests failed: {statuses}"
     assert largest_share(counts) <= LIMIT, f"{REQUESTS} requests with one hot prefix queued on one worker: {counts}"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from gaugeblock.conformance.check import check
 from gaugeblock.conformance.engine.evidence import Note
 from gaugeblock.conformance.router.keys import new_keys
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.texts import largest_share
-from gaugeblock.fixtures.workers.script import Answer
+from gaugeblock.conformance.router.together import spread_of
 
-REQUESTS, LIMIT, PATIENCE = 96, 2 / 3, 8.0
+REQUESTS, LIMIT = 96, 2 / 3
 
 
 @check(
@@ -32,24 +30,8 @@ def test_rtr_053(router_lab: LabFactory, note: Note) -> None:
     lab = router_lab("consistent_hash", needs=("bounded-load",))
     key = new_keys(lab, 1)[0]
     home = lab.send("warm up", session=key).worker
-    gate = lab.gate()
-    for worker in lab.workers:
-        worker.requests.clear()
-        worker.always(Answer(hold=gate))
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        futures = [pool.submit(lab.send, "next turn", session=key) for _ in range(REQUESTS)]
-        try:
-            lab.loop.wait_for(
-                lambda: len(lab.arrivals()) >= REQUESTS,
-                PATIENCE,
-                lambda: f"{REQUESTS} concurrent requests at the workers; {len(lab.arrivals())} came: {lab.counts()}",
-            )
-            counts = lab.counts()
-        finally:
-            gate.open()
-        statuses = {future.result().reply.status for future in futures}
+    counts = spread_of(lab, REQUESTS, lambda: lab.send("next turn", session=key))
     note(f"{REQUESTS} concurrent requests of one key: {counts}")
-    assert statuses == {200}, f"some of {REQUESTS} concurrent requests failed: {statuses}"
     assert largest_share(counts) <= LIMIT, f"{REQUESTS} concurrent requests of one key queued on one worker: {counts}"
     away = [worker for worker in (lab.send("later", session=key).worker for _ in range(8)) if worker != home]
     assert not away, f"{len(away)} of 8 later requests of the key went elsewhere than home ({home}): {away}"

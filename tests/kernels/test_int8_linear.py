@@ -17,7 +17,6 @@ from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 KINDS = op.CONTRACT.kinds
 TILE = op.CONFIGS[0] if not INTERPRETED else op.config_for(16, 1, 1)
 GEMVS = [config for config in op.CONFIGS if isinstance(config, op.GemvConfig)]
-SMALL = [config for config in op.CONFIGS if not isinstance(config, op.Config)]
 TILES = [config for config in op.CONFIGS if isinstance(config, op.Config) and config.stages > 1]  # not interpreted
 
 
@@ -81,7 +80,7 @@ def test_every_tile_gives_the_same_bits():
     case = op.make(21, 48, torch.bfloat16, 7, columns=1100)
     expected = op.int8_linear(*on_device(case), torch.bfloat16)
     for config in op.CONFIGS:
-        if config in SMALL:  # a thousand programs each, and compared below
+        if config in GEMVS:  # a thousand programs each, and compared below
             continue
         result = op.int8_linear(*on_device(case), torch.bfloat16, config=config)
         assert torch.equal(result, expected), config
@@ -93,7 +92,7 @@ def test_in_small_programs_the_bits_are_the_same(depth, dtype):
     for rows, columns in ((1, 9), (5, 67)):
         case = op.make(rows, depth, dtype, 11, "offset", columns=columns)
         expected = op.int8_linear(*on_device(case), dtype, config=TILE)
-        for config in SMALL:
+        for config in GEMVS:
             result = op.int8_linear(*on_device(case), dtype, config=config)
             assert torch.equal(result, expected), (case.label, config)
 
@@ -110,11 +109,11 @@ def test_small_programs_strides_and_the_longest_sum_are_taken():
     for name, (left, right) in layouts.items():
         arguments = left, x_scale.expand(3, 2)[:, 1:], right, w_scale, bias, torch.float32
         expected = op.int8_linear(*arguments, config=TILE)
-        for config in SMALL:
+        for config in GEMVS:
             assert torch.equal(op.int8_linear(*arguments, config=config), expected), (name, config)
     longest = torch.full((1, op.MAX_DEPTH), -128, dtype=torch.int8, device=DEVICE)
     one, zero = torch.ones(1, device=DEVICE), torch.zeros(1, device=DEVICE)
-    for config in SMALL:
+    for config in GEMVS:
         out = op.int8_linear(longest, one[None], longest, one, zero, torch.float32, config=config)
         assert out.item() == op.MAX_DEPTH * 2.0**14, config
 
@@ -264,34 +263,3 @@ def test_few_tokens_compile_to_four_products_an_instruction_and_loads_of_16_byte
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ["True True True 2 True"] * (len(GEMVS) - 1)  # one is the interpreter's
-
-
-SPLIT_SCRIPT = """
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from gaugeblock.kernels import _int8_linear_split as split, _int8_linear_tiles as tiles
-kernel = split._int8_split_kernel
-for c in (c for c in tiles.CONFIGS if isinstance(c, split.SplitConfig)):
-    constants = dict(ROWS=16, CHANNELS=c.channels, BLOCK=c.block, PARTS=c.warps, OVERLAP=True, AHEAD=c.ahead > 0)
-    types = dict(x="*i8", w="*i8", out="*bf16", x_scale_ptr="*fp32", w_scale_ptr="*fp32", bias_ptr="*bf16")
-    names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
-    aligned = [i for i, n in enumerate(names) if n in types or n in ("x_stride", "w_stride", "depth", "columns")]
-    source = ASTSource(kernel, signature, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
-    options = {"num_warps": c.warps, "num_stages": c.stages, "launch_pdl": True}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    ptx = compiled.asm["ptx"]
-    print(f"warpsPerCTA = [{c.warps}, 1, 1]" in compiled.asm["ttgir"], "mma.sync.aligned.m16n8k32" in ptx,
-          ptx.count("mma.sync") == c.channels // 8 * (c.block // 32), "cp.async.cg" in ptx, "ld.local" not in ptx,
-          4 * compiled.metadata.shared <= 232448)
-"""
-
-
-@pytest.mark.skipif(not INTERPRETED, reason="on a GPU every configuration is compiled and run by KER-016")
-def test_each_warp_of_a_split_multiplies_its_own_part_and_several_programs_fit(tmp_path):
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-W", "ignore", "-c", SPLIT_SCRIPT]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == ["True True True True True True"]
