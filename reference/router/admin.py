@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -17,6 +16,7 @@ from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.rulebook import RuleBook
 from gaugeblock.reference.router.spec import WorkerSpec
+from gaugeblock.reference.router.view import json_object
 from gaugeblock.reference.router.worker import Health, Worker
 
 Handler = Callable[[Request, Reply], Awaitable[None] | None]
@@ -79,7 +79,7 @@ class Admin:
 
         202 if it is new: traffic waits for its first good health check.
         """
-        data = _object(request.body)
+        data = json_object(request.body)
         if data is None:
             reply.error(400, "Bad Request", "bad_worker", 'the body must be {"url": "http://HOST:PORT"}')
             return
@@ -145,7 +145,7 @@ class Admin:
 
     async def abort(self, request: Request, reply: Reply) -> None:
         """Pass an abort on to all workers: which one has the request is theirs to know."""
-        data = _object(request.body)
+        data = json_object(request.body)
         if data is None:
             reply.error(400, "Bad Request", "bad_abort", 'the body must be {"rid": …}')
             return
@@ -167,11 +167,3 @@ class Admin:
         good = done == total and total > 0
         status, reason = (200, "OK") if good else (502, "Bad Gateway") if total else (503, "Service Unavailable")
         reply.json(status, reason, {"success": good, verb: done, "failed": total - done, "total": total})
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None

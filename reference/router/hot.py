@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gaugeblock.reference.router.policies.base import RequestView
+from gaugeblock.reference.router.policies.prefix_tree import common_prefix
 
 
 class HotPrefix(NamedTuple):
@@ -52,7 +53,7 @@ class HotPrefixes:
             return
         entry.count += 1
         if not view.prompt.startswith(entry.prompt):
-            entry.prompt = entry.prompt[: _shared(entry.prompt, view.prompt)]
+            entry.prompt = entry.prompt[: common_prefix(entry.prompt, view.prompt, unit=1)]
 
     def top(self, most: int) -> list[HotPrefix]:
         """Return the hottest prefixes, at most ``most``, the hottest first; each was surely seen more than once."""
@@ -75,15 +76,3 @@ class HotPrefixes:
             for entry in self._entries.values():
                 entry.count //= 2
                 entry.error //= 2
-
-
-def _shared(one: bytes, other: bytes) -> int:
-    """Return the length of the common prefix, by bisection over memory compares."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -52,7 +52,7 @@ def read(
     workers, which must be told how many sequences a request asks for. ``measure`` asks for the size of the prompt.
     """
     family = FAMILIES.get(path, "openai")
-    data = _json_object(body)
+    data = json_object(body) or {}
     session = next((fields[name].decode("latin-1") for name in session_headers if fields.get(name)), None)
     if session is None:
         session = _text(data.get("session_id")) or _text(data.get("user"))
@@ -64,16 +64,17 @@ def read(
     return Reading(view, family, data.get("stream") is True, _rids(data.get("rid")), sequences, size, ids)
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Return a body that is a JSON object, None for any other."""
     if body[:1].isspace():
         body = body.lstrip()
     if not body.startswith(b"{"):
-        return {}
+        return None
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def _text(value: object) -> str | None:

@@ -7,7 +7,6 @@ flight nor as attempts, and they open no breaker.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from gaugeblock.reference.router.policies.base import RequestView
 from gaugeblock.reference.router.policy_set import PolicySet
 from gaugeblock.reference.router.registry import Registry
 from gaugeblock.reference.router.reply import Reply
+from gaugeblock.reference.router.view import json_object
 from gaugeblock.reference.router.warm_prompts import WarmPrompt, load_prompts, rebuilt, warm_prompt
 from gaugeblock.reference.router.worker import Worker
 
@@ -80,7 +80,7 @@ class Warmer:
 
     def _order(self, body: bytes) -> tuple[list[WarmPrompt], list[str], str | None, int]:
         """Take an order apart: prompts, sessions, the model that all of them name, workers."""
-        data = _object(body)
+        data = _fields(body)
         prompts, sessions, count = data.get("prompts", []), data.get("sessions", []), data.get("workers", 1)
         if not isinstance(prompts, list) or not isinstance(sessions, list) or not (prompts or sessions):
             raise ValueError("prompts and sessions must be lists, one of them not empty")
@@ -136,12 +136,9 @@ class Warmer:
             self._policies.teach(view, name, self._clock())
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
+def _fields(body: bytes) -> dict[str, Any]:
+    data = json_object(body)
+    if data is None:
         raise ValueError('the body must be {"prompts": […], "sessions": […], "workers": N}')
     unknown = [name for name in data if name not in ("prompts", "sessions", "workers", "model")]
     if unknown:

@@ -169,13 +169,13 @@ class PrefixTree:
         self._count -= 1
 
 
-def common_prefix(edge: bytes, key: bytes, start: int) -> int:
-    """Return the bytes of the whole units that ``edge`` and ``key[start:]`` begin with, by bisection over compares."""
-    low, high = 0, min(len(edge), len(key) - start) // UNIT
+def common_prefix(one: bytes, other: bytes, start: int = 0, unit: int = UNIT) -> int:
+    """Return the bytes of the whole units that ``one`` and ``other[start:]`` begin with, by bisection over compares."""
+    low, high = 0, min(len(one), len(other) - start) // unit
     while low < high:
         middle = (low + high + 1) // 2
-        if key[start + low * UNIT : start + middle * UNIT] == edge[low * UNIT : middle * UNIT]:
+        if other[start + low * unit : start + middle * unit] == one[low * unit : middle * unit]:
             low = middle
         else:
             high = middle - 1
-    return low * UNIT
+    return low * unit
