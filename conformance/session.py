@@ -13,6 +13,7 @@ import pytest
 from gaugeblock.conformance.beside import Fork, Sender, divided, fork, worthwhile
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
 from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
+from gaugeblock.conformance.interrupts import keep_interrupts
 from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
@@ -74,6 +75,7 @@ class KitSession:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Plant a fault that lives in this process before any check module binds what it patches."""
+        keep_interrupts()  # here, for pytest sets a hook of its own while it configures
         if session.config.getoption("gb_update_golden"):
             update_and_tell(self.selection.layers)
         if self.options.fault and find_fault(self.options.fault).place == "process":

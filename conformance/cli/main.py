@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from gaugeblock.conformance.interrupts import keep_interrupts
 from gaugeblock.conformance.verdict import EXIT_CODES
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError, legal_name
 
@@ -56,6 +57,7 @@ def cli() -> None:
 
 def run() -> None:
     """Console entry point: misuse is one line on standard error and exit code 2, a broken environment 4."""
+    keep_interrupts()
     try:
         status = cli.main(standalone_mode=False)
     except click.ClickException as error:
