@@ -41,7 +41,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None)
     heads_per_kv_head = q.shape[1] // k.shape[1]
     k, v = (t.repeat_interleave(heads_per_kv_head, dim=1) for t in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
-    everything = torch.ones(scores.shape[1:], dtype=torch.bool)
+    everything = torch.ones_like(scores[0], dtype=torch.bool)
     hidden = everything.triu(1)  # the future
     if window is not None:
         hidden |= everything.tril(-window)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,10 @@ class ChunkView:
     table: Tensor  # [1, pages] int64
     mask: Tensor  # [tokens, pages * page_size] bool: True where a token sees a position of the table
 
+    def to(self, move: Callable[[Tensor], Tensor]) -> ChunkView:
+        """Return the same view with its tensors moved."""
+        return replace(self, table=move(self.table), mask=move(self.mask))
+
 
 @dataclass(frozen=True)
 class ForwardBatch:
@@ -59,6 +63,12 @@ class ForwardBatch:
     mask: Tensor  # [singles, 1, 1, pages * page_size] bool
     chunks: tuple[ChunkView, ...]
     logit_rows: Tensor  # [rows whose logits are wanted]
+
+    def to(self, move: Callable[[Tensor], Tensor]) -> ForwardBatch:
+        """Return the same batch with all that attention reads of it moved; without singles there is none of theirs."""
+        tables, mask = (move(self.tables), move(self.mask)) if self.singles else (self.tables, self.mask)
+        chunks = tuple(chunk.to(move) for chunk in self.chunks)
+        return replace(self, slots=move(self.slots), tables=tables, mask=mask, chunks=chunks)
 
 
 def build_batch(spans: Sequence[Span], page_size: int, pad_page: int) -> ForwardBatch:

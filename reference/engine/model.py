@@ -1,97 +1,192 @@
-"""The Llama forward pass in fp32: over a ragged batch with paged KV, and over one plain sequence as an oracle."""
+"""The Llama forward pass in fp32: over a ragged batch with paged KV, and over one plain sequence as an oracle.
+
+A tree of modules whose leaves are the operators, named as in Hugging Face's checkpoints where there is one of that name
+(``model.layers.0.self_attn.qkv_proj``); what a name means and which feeds which: ``reference.hybrid.operators``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
-from torch import Tensor
+from torch import Tensor, nn
 
+from gaugeblock.reference.engine import layers as operators
 from gaugeblock.reference.engine.attention import causal_attention, paged_attention
 from gaugeblock.reference.engine.batch import ForwardBatch
 from gaugeblock.reference.engine.config import ModelConfig
 from gaugeblock.reference.engine.loader import LayerWeights, Weights
 from gaugeblock.reference.kv.storage import KVStorage
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q, k, v) -> [tokens, heads, head_dim]
 
-
-class LlamaModel:
+class LlamaModel(nn.Module):
     """A Llama or Mistral decoder. Stateless: the KV lives in the storage that is passed in."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        super().__init__()
         self.config = config
-        self.weights = weights
-        self.cos, self.sin = rope_tables(config.max_position_embeddings, config.head_dim, config.rope_theta)
+        self.cos, self.sin = operators.rope_tables(config.max_position_embeddings, config.head_dim, config.rope_theta)
+        self.model = Decoder(config)
+        self.lm_head = operators.Linear()
+        self.load(weights)
+
+    def load(self, weights: Weights) -> None:
+        """Compute with ``weights`` from now on. KV of earlier ones is not theirs: their pages have other keys."""
+        self.model.load(weights)
+        self.lm_head.hold(weights.head)
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, storage: KVStorage) -> Tensor:
-        """Compute a batch, store its KV, and return final hidden states [tokens, hidden] after the last norm."""
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            storage.write(layer, batch.slots, k, v)
-            return paged_attention(layer, q, storage, batch)
-
-        return self._decode(batch.input_ids, batch.positions, attend)
+        """Compute a batch and store its KV; return the hidden states [logit rows, hidden] after the last norm."""
+        return self._decode(
+            batch.input_ids, PagedStep(*self._rotation(batch.positions), batch, storage), batch.logit_rows
+        )
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits [rows, vocab] of hidden states [rows, hidden]."""
-        return F.linear(hidden, self.weights.head)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
     @torch.inference_mode()
     def forward_full(self, input_ids: Tensor) -> Tensor:
         """Return the logits [tokens, vocab] of one sequence [tokens], without any cache: the oracle for the rest."""
-
-        return self.logits(self._decode_plain(input_ids)[0])
+        return self.logits(self._decode(input_ids, self._plain_step(input_ids)))
 
     @torch.inference_mode()
     def kv_full(self, input_ids: Tensor) -> Tensor:
         """Return the KV [2, layers, tokens, kv_heads, head_dim] of that pass over [tokens], K first."""
-        return torch.stack(self._decode_plain(input_ids)[1], dim=1)
+        step = self._plain_step(input_ids)
+        self._decode(input_ids, step)
+        return torch.stack(step.kv, dim=1)
 
-    def _decode_plain(self, input_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
-        kv: list[Tensor] = []  # [2, tokens, kv_heads, head_dim] of each layer
+    def _decode(self, input_ids: Tensor, step: operators.Step, rows: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.model(input_ids, step, rows)
+        return hidden
 
-        def attend(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            kv.append(torch.stack((k, v)))
-            return causal_attention(q, k, v, self.config.sliding_window)
+    def _plain_step(self, input_ids: Tensor) -> PlainStep:
+        return PlainStep(*self._rotation(torch.arange(len(input_ids))), self.config.sliding_window)
 
-        return self._decode(input_ids, torch.arange(input_ids.shape[0]), attend), kv
-
-    def _decode(self, input_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        x = F.embedding(input_ids, self.weights.embed)  # [tokens, hidden]
-        cos, sin = self.cos[positions, None], self.sin[positions, None]  # [tokens, 1, head_dim / 2]
-        for index, layer in enumerate(self.weights.layers):
-            q, k, v = self._qkv(layer, self._norm(x, layer.input_norm), cos, sin)
-            x = x + F.linear(attend(index, q, k, v).flatten(1), layer.out)
-            x = x + self._mlp(layer, self._norm(x, layer.post_norm))
-        return self._norm(x, self.weights.norm)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)
-
-    def _qkv(self, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        c = self.config
-        qkv = F.linear(x, layer.qkv).view(len(x), -1, c.head_dim)  # [tokens, heads + 2 * kv_heads, head_dim]
-        rotated = rotate(qkv[:, : -c.num_key_value_heads], cos, sin)
-        q, k = rotated[:, : c.num_attention_heads], rotated[:, c.num_attention_heads :]
-        return q, k, qkv[:, -c.num_key_value_heads :]
-
-    def _mlp(self, layer: LayerWeights, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, layer.gate_up).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, layer.down)
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cos[positions, None], self.sin[positions, None]  # [tokens, 1, head_dim / 2]
 
 
-def rope_tables(positions: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cos and sin [positions, head_dim / 2] of rotary embedding (RoFormer, arXiv 2104.09864)."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-    return angles.cos(), angles.sin()
+class Decoder(nn.Module):
+    """Embedding, layers and last norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = operators.Embedding()
+        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = operators.RMSNorm(config.rms_norm_eps)
+
+    def load(self, weights: Weights) -> None:
+        """Take a model's weights."""
+        self.embed_tokens.hold(weights.embed)
+        own: Iterable[DecoderLayer] = self.layers  # type: ignore[assignment] # a ModuleList does not know its type
+        for layer, its in zip(own, weights.layers, strict=True):
+            layer.load(its)
+        self.norm.hold(weights.norm)
+
+    def forward(self, input_ids: Tensor, step: operators.Step, rows: Tensor | None) -> Tensor:
+        """Return hidden states [tokens, hidden] of ``input_ids`` [tokens], or those of ``rows`` alone."""
+        x, residual = self.embed_tokens(input_ids), None
+        for layer in self.layers:
+            x, residual = layer(x, residual, step)
+        hidden: Tensor = self.norm(x, residual, rows)[0]
+        return hidden
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate ``x`` [tokens, heads, head_dim]; dimension i pairs with i + head_dim / 2, as in Hugging Face's Llama."""
-    low, high = x.chunk(2, dim=-1)
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+class DecoderLayer(nn.Module):
+    """One layer: attention and MLP, each behind a norm that adds the residual."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = operators.RMSNorm(config.rms_norm_eps)
+        self.self_attn = SelfAttention(config, layer)
+        self.post_attention_layernorm = operators.RMSNorm(config.rms_norm_eps)
+        self.mlp = MLP()
+
+    def load(self, weights: LayerWeights) -> None:
+        """Take a layer's weights."""
+        self.input_layernorm.hold(weights.input_norm)
+        self.self_attn.qkv_proj.hold(weights.qkv)
+        self.self_attn.o_proj.hold(weights.out)
+        self.post_attention_layernorm.hold(weights.post_norm)
+        self.mlp.gate_up_proj.hold(weights.gate_up)
+        self.mlp.down_proj.hold(weights.down)
+
+    def forward(self, x: Tensor, residual: Tensor | None, step: operators.Step) -> tuple[Tensor, Tensor]:
+        """Return what to add next and the residual to add it to, both [tokens, hidden]; likewise ``x``, ``residual``."""
+        x, residual = self.input_layernorm(x, residual)
+        x, residual = self.post_attention_layernorm(self.self_attn(x, step), residual)
+        return self.mlp(x), residual
+
+
+class SelfAttention(nn.Module):
+    """Attention between its two projections."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.qkv_proj = operators.Linear()
+        self.attention = operators.Attention(config, layer)
+        self.o_proj = operators.Linear()
+
+    def forward(self, x: Tensor, step: operators.Step) -> Tensor:
+        """Return [tokens, hidden] of ``x`` [tokens, hidden]."""
+        out: Tensor = self.o_proj(self.attention(self.qkv_proj(x), step))
+        return out
+
+
+class MLP(nn.Module):
+    """The gated MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = operators.Linear()
+        self.act_fn = operators.SiluAndMul()
+        self.down_proj = operators.Linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [tokens, hidden] of ``x`` [tokens, hidden]."""
+        out: Tensor = self.down_proj(self.act_fn(self.gate_up_proj(x)))
+        return out
+
+
+@dataclass(frozen=True)
+class PagedStep:
+    """A batch whose KV is in pages."""
+
+    cos: Tensor  # [tokens, 1, head_dim / 2]
+    sin: Tensor
+    batch: ForwardBatch
+    storage: KVStorage
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Write the tokens' KV, then attend to all that each token sees."""
+        self.storage.write(layer, self.batch.slots, k, v)
+        return paged_attention(layer, q, self.storage, self.batch)
+
+    def to(self, move: operators.Move) -> PagedStep:
+        """Return the step with what attention reads moved."""
+        return replace(self, cos=move(self.cos), sin=move(self.sin), batch=self.batch.to(move))
+
+
+@dataclass(frozen=True)
+class PlainStep:
+    """One whole sequence without a cache. ``kv`` gathers [2, tokens, kv_heads, head_dim] of each layer."""
+
+    cos: Tensor  # [tokens, 1, head_dim / 2]
+    sin: Tensor
+    window: int | None
+    kv: list[Tensor] = field(default_factory=list)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend within the sequence; layers come in their order."""
+        self.kv.append(torch.stack((k, v)))
+        return causal_attention(q, k, v, self.window)
+
+    def to(self, move: operators.Move) -> PlainStep:
+        """Return the step with its tables moved; it gathers into the same list."""
+        return replace(self, cos=move(self.cos), sin=move(self.sin))

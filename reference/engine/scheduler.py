@@ -155,8 +155,7 @@ class Scheduler:
     def _forward(self, plan: list[Work]) -> Tensor:
         spans = [self._span(work) for work in plan]
         batch = build_batch(spans, self.kv.page_size, self.kv.storage.pad_page)
-        hidden = self.model.forward(batch, self.kv.storage)
-        return self.model.logits(hidden[batch.logit_rows])  # [wanted rows, vocab]
+        return self.model.logits(self.model.forward(batch, self.kv.storage))  # [wanted rows, vocab]
 
     def _span(self, work: Work) -> Span:
         sequence, start = work.sequence, work.sequence.computed

@@ -58,7 +58,7 @@ def storage_for(model, pages):
 def paged_logits(model, storage, spans):
     spans = [Span(s.tokens, s.start, s.pages, range(len(s.tokens))) for s in spans]
     batch = build_batch(spans, 4, storage.pad_page)
-    return model.logits(model.forward(batch, storage)[batch.logit_rows])
+    return model.logits(model.forward(batch, storage))
 
 
 def test_scattered_pages_and_mixed_batches_equal_one_plain_sequence(folder):
