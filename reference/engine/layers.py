@@ -7,7 +7,7 @@ argument. The residual is added where it is next needed, in the norm, as fused a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
@@ -41,14 +41,14 @@ class Weighted(nn.Module):
 
     weight: Tensor
 
-    def hold(self, weight: Tensor) -> None:
+    def hold(self, weight: object) -> None:
         """Compute with ``weight`` from now on. A tensor becomes a buffer, so that a module's bytes can be counted."""
         if hasattr(self, "weight"):
             del self.weight
         if isinstance(weight, Tensor):
             self.register_buffer("weight", weight, persistent=False)
         else:
-            self.weight = weight
+            self.weight = cast("Tensor", weight)
 
 
 class Embedding(Weighted):

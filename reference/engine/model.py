@@ -118,7 +118,7 @@ class DecoderLayer(nn.Module):
         self.mlp.down_proj.hold(weights.down)
 
     def forward(self, x: Tensor, residual: Tensor | None, step: operators.Step) -> tuple[Tensor, Tensor]:
-        """Return what to add next and the residual to add it to, both [tokens, hidden]; likewise ``x``, ``residual``."""
+        """Return what to add next and the residual to add it to, both [tokens, hidden], as ``x`` and ``residual`` are."""
         x, residual = self.input_layernorm(x, residual)
         x, residual = self.post_attention_layernorm(self.self_attn(x, step), residual)
         return self.mlp(x), residual

@@ -5,7 +5,7 @@
 | ``model.embed_tokens`` | token ids from the host | the first hidden states |
 | ``model.layers.N.input_layernorm`` | what the layer before adds, and the residual | their sum (the residual), normed |
 | ``model.layers.N.self_attn.qkv_proj`` | normed | q, k and v |
-| ``model.layers.N.self_attn.attention`` | q, k, v; positions and page tables from the host | attended; holds its layer's KV |
+| ``model.layers.N.self_attn.attention`` | q, k, v; from the host: rotations, page tables | attended; holds the KV |
 | ``model.layers.N.self_attn.o_proj`` | attended | what attention adds |
 | ``model.layers.N.post_attention_layernorm`` | that, and the residual | their sum, normed |
 | ``model.layers.N.mlp.gate_up_proj`` | normed | gate and up |

@@ -48,7 +48,7 @@ def test_the_edges_are_those_over_which_values_flow(model):
     for name in operator_names(model):
         model.get_submodule(name).register_forward_hook(hook(name))
     model.forward_full(torch.arange(5))
-    declared = [edge for edge in edges(model.config)]
+    declared = list(edges(model.config))
     first, second = "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm"
     declared[declared.index(Edge(first, second, 256))] = Edge("model.embed_tokens", second, 256)
     assert sorted(seen, key=str) == sorted(declared, key=str)
