@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
-from gaugeblock.fixtures.serve import ROUTER_PORT, serve_engine, serve_router
+from gaugeblock.fixtures.serve import ROUTER_PORT, serve_engine, serve_hybrid, serve_router
 
 PORT = click.IntRange(0, 65535)
 
@@ -31,28 +31,63 @@ def serve() -> None:
     """Serve a part of the reference stack until SIGTERM or Ctrl-C."""
 
 
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that an engine has, whether it serves alone or as lanes."""
+    for option in reversed(ENGINE_OPTIONS):
+        command = option(command)
+    return command
+
+
+ENGINE_OPTIONS = (
+    click.option(
+        "--model", metavar="PATH", help="A Hugging Face folder of the Llama architecture; default: tiny-llama."
+    ),
+    click.option("--served-model-name", metavar="NAME", help="The name in /v1/models; default: the folder's name."),
+    click.option("--host", default="127.0.0.1", show_default=True),
+    click.option("--port", type=PORT, default=30000, show_default=True),
+    click.option("--page-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Tokens a page."),
+    click.option("--max-total-tokens", type=click.IntRange(1), default=16384, show_default=True, help="KV pool size."),
+    click.option(
+        "--chunked-prefill-size", type=click.IntRange(1), default=64, show_default=True, help="Tokens a step."
+    ),
+    click.option("--host-kv-tokens", type=click.IntRange(0), default=0, show_default=True, help="Host tier size."),
+    click.option("--disk-kv-path", metavar="DIR", help="Keep evicted KV there too, also for the next start."),
+    click.option(
+        "--disk-kv-tokens", type=click.IntRange(0), default=1 << 20, show_default=True, help="Disk tier size."
+    ),
+    click.option("--kv-policy", default="lru", show_default=True, help="Which cached pages go first."),
+    click.option("--api-key-env", metavar="VAR", default="GAUGEBLOCK_API_KEY", show_default=True),
+)
+
+
 @serve.command()
-@click.option("--model", metavar="PATH", help="A Hugging Face folder of the Llama architecture; default: tiny-llama.")
-@click.option("--served-model-name", metavar="NAME", help="The name in /v1/models; default: the folder's name.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=PORT, default=30000, show_default=True)
-@click.option("--page-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Tokens a page.")
-@click.option("--max-total-tokens", type=click.IntRange(1), default=16384, show_default=True, help="KV pool size.")
-@click.option("--chunked-prefill-size", type=click.IntRange(1), default=64, show_default=True, help="Tokens a step.")
-@click.option("--host-kv-tokens", type=click.IntRange(0), default=0, show_default=True, help="Host tier size.")
-@click.option("--disk-kv-path", metavar="DIR", help="Keep evicted KV there too, also for the next start.")
-@click.option("--disk-kv-tokens", type=click.IntRange(0), default=1 << 20, show_default=True, help="Disk tier size.")
-@click.option("--kv-policy", default="lru", show_default=True, help="Which cached pages go first.")
-@click.option("--api-key-env", metavar="VAR", default="GAUGEBLOCK_API_KEY", show_default=True)
-def engine(model: str | None, api_key_env: str, **fields: object) -> None:
+@engine_options
+def engine(**fields: Any) -> None:
     """Serve the reference engine: SGLang's native API and OpenAI's."""
-    path = model or str(resources.files("gaugeblock.golden").joinpath("tiny-llama"))
+    _start_engine(serve_engine, fields)
+
+
+@serve.command()
+@click.option("--lanes", metavar="FILE", help="TOML with [[lanes]]; default: a GPU lane in fp32, a CPU lane in INT8.")
+@engine_options
+def hybrid(**fields: Any) -> None:
+    """Serve the model by lanes: urgent requests by the GPU lane, patient ones by the CPU lane, in INT8.
+
+    The headers x-priority (high, normal, low), x-quality-floor and x-request-timeout say what a request asks for;
+    x-gaugeblock-lane and meta_info say who served it. Each lane has a model and a KV pool of its own.
+    """
+    _start_engine(serve_hybrid, fields)
+
+
+def _start_engine(part: Callable[[dict[str, Any]], None], fields: dict[str, Any]) -> None:
+    path = fields.pop("model") or str(resources.files("gaugeblock.golden").joinpath("tiny-llama"))
     if importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("the reference engine needs torch: pip install 'gaugeblock[embedded]'")
     from gaugeblock.reference.engine.errors import ModelError
 
+    key = os.environ.get(fields.pop("api_key_env"))
     try:
-        start(serve_engine, {**fields, "model_path": path, "api_key": os.environ.get(api_key_env)})
+        start(part, {**fields, "model_path": path, "api_key": key})
     except ModelError as error:
         raise KitError(str(error)) from error
 

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 from gaugeblock.reference.engine.answers import Event
 from gaugeblock.reference.engine.batch import sliding_pages
 from gaugeblock.reference.engine.build import build_scheduler, check_config
-from gaugeblock.reference.engine.config import load_config, model_folder
+from gaugeblock.reference.engine.config import ModelConfig, load_config, model_folder
+from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.sequence import Sequence
 from gaugeblock.reference.engine.tokenizer import Tokenizer
 from gaugeblock.reference.engine.types import (
@@ -28,6 +30,7 @@ from gaugeblock.reference.engine.types import (
 from gaugeblock.reference.kv.pages import KVError
 
 log = logging.getLogger(__name__)
+Build = Callable[[EngineConfig, ModelConfig, Path], Scheduler]
 
 JOIN_SECONDS = 30.0  # a step of the largest chunk takes far less
 FLUSH_SECONDS = 60.0
@@ -37,18 +40,20 @@ IDLE_SECONDS = 1.0  # bound of the idle wait; work wakes the loop at once
 class Engine:
     """Serves one model. Every request that ``submit`` accepts ends with exactly one event that carries ``finish``.
 
+    ``build`` makes the scheduler, of other weights than the folder's if it likes.
+
     Raises:
         ModelError: the folder cannot be served.
         ConfigError: a field of ``config`` is out of range.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, build: Build = build_scheduler) -> None:
         check_config(config)
         folder = model_folder(config.model_path)
         self.config = config
         self.model_config = load_config(folder)
         self.tokenizer = Tokenizer(config.model_path)
-        self.scheduler = build_scheduler(config, self.model_config, folder)
+        self.scheduler = build(config, self.model_config, folder)
         self._stats = replace(self.scheduler.count())
         self._inbox: deque[Callable[[], list[Event]]] = deque()
         self._wake = threading.Condition()
@@ -185,7 +190,7 @@ class Engine:
         request.sampling.validate(vocab)
         if not request.input_ids:
             raise RequestError("the prompt is empty: at least one token is needed")
-        wrong = next((i for i in request.input_ids if not 0 <= i < vocab), None)
+        wrong = next((i for i in (*request.input_ids, *request.output_ids) if not 0 <= i < vocab), None)
         if wrong is not None:
             raise RequestError(f"token id {wrong} is outside the vocabulary of {vocab}")
         if length >= self.context_len:
@@ -195,6 +200,9 @@ class Engine:
                 f"{length} prompt tokens and max_new_tokens {request.sampling.max_new_tokens} exceed "
                 f"the context of {self.context_len} tokens"
             )
+        done = len(request.output_ids)
+        if done and done >= request.sampling.max_new_tokens:
+            raise RequestError(f"the answer has {done} tokens already: max_new_tokens must be more")
         if not -1 <= request.logprob_start_len < length:
             raise RequestError(f"logprob_start_len must be in [-1, {length - 1}], got {request.logprob_start_len}")
         if not 0 <= request.top_logprobs_num <= vocab:

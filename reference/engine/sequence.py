@@ -24,8 +24,8 @@ class Sequence:
         p = request.sampling
         self.request = request
         self.sink = sink
-        self.tokens = list(request.input_ids)
-        self.output_ids: list[int] = []
+        self.tokens = [*request.input_ids, *request.output_ids]
+        self.output_ids = list(request.output_ids)
         self.computed = 0
         self.cached_tokens: int | None = None
         self.allocation: Allocation | None = None
@@ -34,6 +34,8 @@ class Sequence:
         self.seed = secrets.randbits(63) if p.seed is None else p.seed
         self.stop_ids = frozenset(p.stop_token_ids) | frozenset(() if p.ignore_eos else eos_token_ids)
         self.detokenizer = Detokenizer(tokenizer, p.stop, p.skip_special_tokens, p.no_stop_trim)
+        for count, token in enumerate(self.output_ids, 1):  # its text has been sent
+            self.detokenizer.push(token, match_stop=count >= p.min_new_tokens)
         wanted = request.return_logprob and request.logprob_start_len >= 0
         self.prompt_logprobs = PromptLogprobs(request.logprob_start_len, request.top_logprobs_num) if wanted else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,7 +68,11 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One sequence to continue. ``n`` > 1 is n requests with ids of their own, made by the HTTP layer."""
+    """One sequence to continue. ``n`` > 1 is n requests with ids of their own, made by the HTTP layer.
+
+    ``output_ids`` is the answer so far, of an engine that could not go on: this one goes on as if it had made them, and
+    sends events for what follows. Lengths, penalties and seeds count them; no logprobs are given for them.
+    """
 
     rid: str
     input_ids: tuple[int, ...]
@@ -77,6 +81,7 @@ class GenerateRequest:
     logprob_start_len: int = -1  # first prompt position that is listed (its own entry is None, as in SGLang); -1: none
     top_logprobs_num: int = 0
     cache_salt: str = ""  # only requests with the same one share cached KV
+    output_ids: tuple[int, ...] = ()
 
 
 @dataclass
@@ -98,15 +103,21 @@ class TokenEvent:
     cached_tokens: int = 0
     input_token_logprobs: list[TokenLogprob] | None = None
     input_top_logprobs: list[list[TokenLogprob] | None] | None = None
+    served_by: Mapping[str, object] | None = None  # what a front of several engines says of its choice, for meta_info
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Why a request ended. ``matched`` is the stop string or stop token id, for ``type == "stop"``."""
+    """Why a request ended. ``matched`` is the stop string or stop token id, for ``type == "stop"``.
+
+    ``status`` makes an abort an error over HTTP: the status of an answer that has not begun, the last frame of one that
+    has.
+    """
 
     type: FinishType
     matched: int | str | None = None
     message: str | None = None
+    status: int | None = None
 
 
 EventSink = Callable[[TokenEvent], None]  # called on the scheduler's thread: must not block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gaugeblock.reference.engine.types import Finish, GenerateRequest, TokenEvent, TokenLogprob
@@ -28,6 +29,7 @@ class Answer:
     input_logprobs: list[TokenLogprob] = field(default_factory=list)
     input_top_logprobs: list[list[TokenLogprob] | None] = field(default_factory=list)
     cached_tokens: int = 0
+    served_by: Mapping[str, object] = field(default_factory=dict)
     finish: Finish | None = None
     started: float = field(default_factory=time.perf_counter)
     first_token: float | None = None  # seconds after the start
@@ -55,6 +57,7 @@ class Answer:
         if event.input_top_logprobs is not None:
             self.input_top_logprobs = event.input_top_logprobs
         self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
+        self.served_by = event.served_by or self.served_by
         if event.finish is not None:
             self.finish, self.latency = event.finish, now
 

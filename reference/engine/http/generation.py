@@ -11,7 +11,7 @@ from gaugeblock.reference.engine.http.answers import Answer, Update
 from gaugeblock.reference.engine.http.errors import ApiError
 from gaugeblock.reference.engine.http.mailbox import Mailbox
 from gaugeblock.reference.engine.http.protocol import EngineLike
-from gaugeblock.reference.engine.types import TokenEvent
+from gaugeblock.reference.engine.types import Finish, TokenEvent
 
 HEALTH_INTERVAL = 1.0  # seconds without an event after which the scheduler is asked whether it lives
 
@@ -19,6 +19,13 @@ HEALTH_INTERVAL = 1.0  # seconds without an event after which the scheduler is a
 def dead() -> ApiError:
     """The answer to a request that the engine did not live to finish."""
     return ApiError(503, "the engine stopped before the answer was complete")
+
+
+def failure(finish: Finish) -> ApiError:
+    """The answer to a request whose end says that it is an error."""
+    status = finish.status or 500
+    headers = {"Retry-After": "1"} if status in (429, 503) else None
+    return ApiError(status, finish.message or "the request was aborted", headers=headers)
 
 
 class Generation:
@@ -58,7 +65,7 @@ class Generation:
         """Yield what arrived, for each sequence that something arrived for, until all have ended.
 
         Raises:
-            ApiError: 503, the engine died; an answer that it cut short is no answer.
+            ApiError: 503, the engine died; an answer that it cut short is no answer. Or as the end of a sequence says.
         """
         seen: set[str] = set()
         while not self.finished:
@@ -71,6 +78,9 @@ class Generation:
                 answer.take(event)
             if not self.engine.healthy and any(event.finish and event.finish.type == "abort" for event in events):
                 raise dead()
+            failed = next((event.finish for event in events if event.finish and event.finish.status), None)
+            if failed is not None:
+                raise failure(failed)
             yield [self._update(rid, *before, rid not in seen) for rid, before in touched.items()]
             seen.update(touched)
 

@@ -136,6 +136,7 @@ def answer_json(answer: Answer, text: TokenText | None) -> dict[str, Any]:
         "weight_version": WEIGHT_VERSION,
         "completion_tokens": len(answer.output_ids),
         "cached_tokens": answer.cached_tokens,
+        **answer.served_by,
     }
     if answer.request.return_logprob:
         meta["input_token_logprobs"] = rows(answer.input_logprobs, text)

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from gaugeblock.reference.engine.http import chat, completions, control, models, native, responses, tokens
 from gaugeblock.reference.engine.http.errors import HANDLERS
@@ -126,18 +127,18 @@ def serve(config: EngineConfig, host: str, port: int, api_key: str | None = None
         engine = Engine(config)
         engine.start()
         try:
-            run(engine, bound, api_key)
+            run(engine, bound, build_app(engine, api_key))
         finally:
             engine.stop()
 
 
-def run(engine: EngineLike, bound: socket.socket, api_key: str | None = None) -> None:
-    """Serve a started engine on a bound socket until SIGTERM or SIGINT."""
+def run(engine: EngineLike, bound: socket.socket, app: ASGIApp) -> None:
+    """Serve a started engine's application on a bound socket until SIGTERM or SIGINT."""
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     ready = f"gaugeblock engine ready on http://{shown}:{port} model {served_name(engine.config)}"
     settings = uvicorn.Config(
-        build_app(engine, api_key),
+        app,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(GRACE_SECONDS) + AFTER_GRACE_SECONDS,

@@ -1,0 +1,168 @@
+"""The reference engine as lanes: fp32 and INT8 engines of one model, and the front over them as one engine for HTTP."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from gaugeblock.reference.engine.build import build_kv, build_scheduler
+from gaugeblock.reference.engine.config import ModelConfig, model_folder
+from gaugeblock.reference.engine.engine import Engine
+from gaugeblock.reference.engine.loader import load_weights, weights_digest
+from gaugeblock.reference.engine.model import LlamaModel
+from gaugeblock.reference.engine.scheduler import Scheduler
+from gaugeblock.reference.engine.types import EngineConfig, EngineStats, EventSink, GenerateRequest
+from gaugeblock.reference.hybrid.front import LaneFront
+from gaugeblock.reference.hybrid.http import asked_here
+from gaugeblock.reference.hybrid.int8 import int8_weights
+from gaugeblock.reference.hybrid.jobs import FrontConfig
+from gaugeblock.reference.hybrid.lanes import Lane, check_lanes
+from gaugeblock.reference.router.spec import TIERS
+from gaugeblock.reference.router.tables import check_choice, check_name, check_whole, record_fields, records
+
+SECTIONS = ("front", "lanes")
+
+
+def int8_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:
+    """As ``build_scheduler``, with INT8 layers, whose KV pages have keys of their own."""
+    model = LlamaModel(model_config, int8_weights(load_weights(folder, model_config)))
+    return Scheduler(model, build_kv(config, model_config, f"{weights_digest(folder)} int8"), config)
+
+
+BUILDS = {"fp32": build_scheduler, "int8": int8_scheduler}
+"""How the reference engine comes to a quality."""
+
+
+@dataclass(frozen=True)
+class LaneSpec:
+    """A lane of the reference engine, as a table of a file declares it. ``model`` is a folder, None for the common one.
+
+    Raises:
+        ValueError: naming the field, the value and what is legal.
+    """
+
+    name: str
+    tier: str
+    quality: str
+    capacity: int = 8
+    low_capacity: int | None = None
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_choice("tier", self.tier, TIERS, optional=False)
+        check_choice("quality", self.quality, tuple(BUILDS), optional=False)
+        check_whole("capacity", self.capacity, 1)
+        check_whole("low_capacity", self.low_capacity, 0, self.capacity)
+
+    @classmethod
+    def of(cls, data: object) -> LaneSpec:
+        """Return the spec of a table; raises ValueError."""
+        return data if isinstance(data, LaneSpec) else cls(**record_fields(cls, "a lane", data))  # type: ignore[arg-type] # checked on the way in
+
+
+DEFAULT_LANES = (LaneSpec("gpu", "gpu", "fp32"), LaneSpec("cpu", "cpu", "int8"))
+
+
+def load_lanes(path: str) -> tuple[tuple[LaneSpec, ...], FrontConfig]:
+    """Read lanes (``[[lanes]]``) and what concerns all of them (``[front]``) from a TOML file.
+
+    Raises:
+        ValueError: naming the file, the lane, the field and what is legal.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        for name in data:
+            check_choice("a section", name, SECTIONS)
+        front = FrontConfig(**record_fields(FrontConfig, "[front]", data.get("front", {})))  # type: ignore[arg-type] # checked on the way in
+        return records("lane", LaneSpec.of, data.get("lanes", [])) or DEFAULT_LANES, front
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+class HybridEngine:
+    """Engines as lanes behind one front; to HTTP it is an engine as any other.
+
+    Raises:
+        ModelError: a folder cannot be served.
+        ValueError: the lanes cannot stand in for each other, or a field is not legal.
+    """
+
+    def __init__(
+        self, config: EngineConfig, specs: Sequence[LaneSpec] = DEFAULT_LANES, front: FrontConfig | None = None
+    ) -> None:
+        configs = [_lane_config(config, spec) for spec in specs]
+        folders = [model_folder(one.model_path) for one in configs]
+        digests = {folder: weights_digest(folder) for folder in folders}
+        lanes = [
+            Lane(spec.name, _NotBuilt(), spec.tier, spec.quality, digests[folder], spec.capacity, spec.low_capacity)
+            for spec, folder in zip(specs, folders, strict=True)
+        ]
+        check_lanes(lanes)  # before anything large is loaded
+        self.engines = [Engine(one, BUILDS[spec.quality]) for one, spec in zip(configs, specs, strict=True)]
+        built = [replace(lane, engine=engine) for lane, engine in zip(lanes, self.engines, strict=True)]
+        self.front = LaneFront(built, front)
+        first = self.engines[0]
+        self.tokenizer = first.tokenizer
+        shortest = min(engine.context_len for engine in self.engines)  # a request fits every lane
+        self.model_config = replace(first.model_config, max_position_embeddings=shortest)
+        running = sum(spec.capacity for spec in specs)
+        self.config = replace(config, max_running_requests=running, max_queued_requests=self.front.config.queue_size)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a lane lives."""
+        return any(engine.healthy for engine in self.engines)
+
+    def start(self) -> None:
+        """Start the lanes."""
+        for engine in self.engines:
+            engine.start()
+        self.front.start()
+
+    def stop(self) -> None:
+        """Abort what runs and end the lanes."""
+        self.front.stop()
+        for engine in self.engines:
+            engine.stop()
+
+    def submit(self, request: GenerateRequest, sink: EventSink) -> None:
+        """Queue a request with the QoS that the HTTP request at hand asks for; see :class:`LaneFront`."""
+        visit = asked_here()
+        self.front.submit(request, visit.watch(sink), visit.qos)
+
+    def abort(self, rid: str | None) -> None:
+        """End a request, or all (None)."""
+        self.front.abort(rid)
+
+    def flush_cache(self) -> bool:
+        """Forget the cached KV of all lanes; False if one of them is at work."""
+        return all(engine.flush_cache() for engine in self.engines)
+
+    def stats(self) -> EngineStats:
+        """Return the sums over the lanes."""
+        each = [asdict(engine.stats()) for engine in self.engines]
+        return EngineStats(**{field.name: sum(one[field.name] for one in each) for field in fields(EngineStats)})
+
+
+class _NotBuilt:
+    """The engine of a lane that is looked at before it is built."""
+
+    def submit(self, request: GenerateRequest, sink: EventSink) -> None:
+        raise NotImplementedError
+
+    def abort(self, rid: str | None) -> None:
+        raise NotImplementedError
+
+
+def _lane_config(config: EngineConfig, spec: LaneSpec) -> EngineConfig:
+    disk = config.disk_kv_path
+    return replace(
+        config,
+        model_path=spec.model or config.model_path,
+        max_running_requests=spec.capacity,
+        max_queued_requests=spec.capacity,
+        disk_kv_path=None if disk is None else str(Path(disk) / spec.name),
+    )

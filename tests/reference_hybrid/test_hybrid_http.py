@@ -1,0 +1,177 @@
+"""Lanes of the real engine on the tiny model, behind HTTP."""
+
+import json
+import queue
+
+import pytest
+from starlette.testclient import TestClient
+
+from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.reference.engine.engine import Engine
+from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, RequestError, SamplingParams
+from gaugeblock.reference.hybrid.engine_lanes import DEFAULT_LANES, HybridEngine, LaneSpec, load_lanes
+from gaugeblock.reference.hybrid.server import hybrid_app
+
+CONFIG = EngineConfig(str(tiny_model()), max_total_tokens=2048)
+BOTH_FP32 = (LaneSpec("gpu", "gpu", "fp32"), LaneSpec("cpu", "cpu", "fp32"))
+TEXT = "def main(arguments):\n    return "
+SAMPLING = {"max_new_tokens": 12, "temperature": 0.8, "sampling_seed": 3, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    engine = HybridEngine(CONFIG)
+    engine.start()
+    with TestClient(hybrid_app(engine)) as client:
+        yield client
+    engine.stop()
+
+
+def ask(client, status=200, headers=None, **body):
+    body = {"text": TEXT, "sampling_params": {"max_new_tokens": 4, "temperature": 0}, **body}
+    reply = client.post("/generate", json=body, headers=headers or {})
+    assert reply.status_code == status, reply.text
+    return reply
+
+
+def answer(engine, request):
+    events = queue.Queue()
+    engine.submit(request, events.put)
+    got = [events.get(timeout=20)]
+    while got[-1].finish is None:
+        got.append(events.get(timeout=20))
+    return [event.token_id for event in got], "".join(event.text for event in got), got[-1].finish
+
+
+@pytest.mark.parametrize(("priority", "lane", "quality"), [("high", "gpu", "fp32"), ("low", "cpu", "int8")])
+def test_the_answer_names_the_lane(hybrid, priority, lane, quality):
+    reply = ask(hybrid, headers={"x-priority": priority})
+    assert reply.headers["x-gaugeblock-lane"] == lane
+    assert reply.headers["x-gaugeblock-lane-quality"] == quality
+    assert "x-gaugeblock-degraded" not in reply.headers
+    meta = reply.json()["meta_info"]
+    assert (meta["lane"], meta["lane_quality"], meta["degraded"]) == (lane, quality, None)
+    assert f'gaugeblock_lane_requests_total{{end="length",lane="{lane}"}}' in hybrid.get("/metrics").text
+
+
+def test_a_stream_and_a_chat_name_it_too(hybrid):
+    reply = ask(hybrid, headers={"x-priority": "low"}, stream=True)
+    assert reply.headers["x-gaugeblock-lane"] == "cpu"
+    frames = [json.loads(part.removeprefix("data: ")) for part in reply.text.split("\n\n")[:-2]]
+    assert {frame["meta_info"]["lane"] for frame in frames} == {"cpu"}
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    reply = hybrid.post("/v1/chat/completions", json=body, headers={"x-priority": "low"})
+    assert reply.headers["x-gaugeblock-lane"] == "cpu"
+
+
+def test_a_floor_is_kept(hybrid):
+    reply = ask(hybrid, headers={"x-priority": "low", "x-quality-floor": "bf16"})
+    assert reply.headers["x-gaugeblock-lane"] == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"x-priority": "urgent"}, "high, normal, low"),
+        ({"x-quality-floor": "exact"}, "int4, int8"),
+        ({"x-request-timeout": "soon"}, "seconds > 0; got 'soon'"),
+    ],
+)
+def test_a_header_that_cannot_be_understood(hybrid, headers, said):
+    assert said in ask(hybrid, 400, headers).json()["message"]
+
+
+def test_a_late_answer_is_an_error(hybrid):
+    slow = {"max_new_tokens": 1500, "temperature": 0, "ignore_eos": True}
+    reply = hybrid.post("/generate", json={"text": TEXT, "sampling_params": slow}, headers={"x-request-timeout": "0.1"})
+    assert reply.status_code in (429, 504)  # 429 once the lanes' speed has been measured
+    assert "time" in reply.json()["message"]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 11])
+def test_an_engine_goes_on_where_another_stopped(cut):
+    engine = Engine(CONFIG)
+    engine.start()
+    try:
+        prompt = tuple(engine.tokenizer.encode(TEXT))
+        sampling = SamplingParams(
+            max_new_tokens=12, temperature=0.8, seed=3, ignore_eos=True, repetition_penalty=1.2, min_new_tokens=7
+        )
+        whole, text, finish = answer(engine, GenerateRequest("whole", prompt, sampling))
+        rest, tail, end = answer(engine, GenerateRequest("rest", prompt, sampling, output_ids=tuple(whole[:cut])))
+        assert whole[cut:] == rest
+        assert text.endswith(tail)
+        assert finish == end
+        with pytest.raises(RequestError, match="12 tokens already"):
+            engine.submit(GenerateRequest("done", prompt, sampling, output_ids=tuple(whole)), print)
+        with pytest.raises(RequestError, match="outside the vocabulary"):
+            engine.submit(GenerateRequest("bad", prompt, sampling, output_ids=(10**6,)), print)
+    finally:
+        engine.stop()
+
+
+def test_a_crash_of_the_gpu_lane_shows_no_seam(monkeypatch):
+    hybrid = HybridEngine(CONFIG, BOTH_FP32)
+    hybrid.start()
+    try:
+        with TestClient(hybrid_app(hybrid)) as client:
+            right = ask(client, sampling_params=SAMPLING).json()
+            model, calls = hybrid.engines[0].scheduler.model, []
+            forward = model.forward
+
+            def fails_at_the_sixth(*args):
+                calls.append(1)
+                if len(calls) == 6:
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+                return forward(*args)
+
+            monkeypatch.setattr(model, "forward", fails_at_the_sixth)
+            reply = ask(client, sampling_params=SAMPLING)
+            assert reply.json()["output_ids"] == right["output_ids"]
+            assert reply.json()["text"] == right["text"]
+            meta = reply.json()["meta_info"]
+            assert (meta["lane"], meta["degraded"], meta["lanes"]) == ("cpu", "fault", ["gpu", "cpu"])
+            assert reply.headers["x-gaugeblock-degraded"] == "fault"
+            assert len(calls) == 6
+    finally:
+        hybrid.stop()
+
+
+def test_files_of_lanes(tmp_path):
+    path = tmp_path / "lanes.toml"
+    path.write_text('[front]\npatience = 4\n[[lanes]]\nname = "a"\ntier = "cpu"\nquality = "int8"\ncapacity = 2\n')
+    specs, front = load_lanes(str(path))
+    assert specs == (LaneSpec("a", "cpu", "int8", 2),)
+    assert front.patience == 4
+    path.write_text("")
+    assert load_lanes(str(path))[0] == DEFAULT_LANES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lanes = 3", "lanes.toml: lanes must be a list of tables"),
+        ("[lane]", "one of front, lanes"),
+        ('[[lanes]]\nname = "a"\ntier = "cpu"\nquality = "bf16"', r"lane 1 \('a'\): quality must be one of fp32, int8"),
+        ('[[lanes]]\nname = "a"', "needs a tier"),
+        ("[front]\nqueue = 3", "has no field 'queue'"),
+        ("[front", "lanes.toml: "),
+    ],
+)
+def test_files_that_are_wrong(tmp_path, text, said):
+    path = tmp_path / "lanes.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        load_lanes(str(path))
+
+
+def test_a_lane_of_another_model_is_refused(tmp_path):
+    for file in tiny_model().iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    specs = (LaneSpec("gpu", "gpu", "fp32"), LaneSpec("cpu", "cpu", "int8", model=str(tmp_path)))
+    with pytest.raises(ValueError, match="'cpu' serves another revision of the model"):
+        HybridEngine(CONFIG, specs)
