@@ -30,9 +30,10 @@ def prompt_only_event(sequence: Sequence) -> Event:
     return sequence, _with_prompt_fields(sequence, event)
 
 
-def abort_event(sequence: Sequence, message: str) -> Event:
+def abort_event(sequence: Sequence, message: str, status: int | None = None) -> Event:
     """Describe an abort. Text that was held back is delivered: it is what the tokens so far say."""
-    event = TokenEvent(sequence.rid, None, sequence.detokenizer.flush(), finish=Finish("abort", message=message))
+    finish = Finish("abort", message=message, status=status)
+    event = TokenEvent(sequence.rid, None, sequence.detokenizer.flush(), finish=finish)
     if not sequence.answered:
         event.prompt_tokens = sequence.prompt_len
         event.cached_tokens = sequence.cached_tokens or 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from gaugeblock.reference.engine.config import ModelConfig
 from gaugeblock.reference.engine.errors import ConfigError
-from gaugeblock.reference.engine.loader import load_weights, weights_digest
+from gaugeblock.reference.engine.loader import Weights, load_weights, weights_digest
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.types import EngineConfig
+from gaugeblock.reference.hybrid.devices import open_device
+from gaugeblock.reference.hybrid.placed_model import PlacedModel
+from gaugeblock.reference.hybrid.placement import load_devices
 from gaugeblock.reference.kv.build import build_offload
 from gaugeblock.reference.kv.keys import root_key
 from gaugeblock.reference.kv.manager import KVManager
@@ -18,6 +22,8 @@ from gaugeblock.reference.kv.pages import KVError
 from gaugeblock.reference.kv.policies import POLICIES
 from gaugeblock.reference.kv.storage import KVShape, KVStorage
 from gaugeblock.reference.kv.workers import Workers
+
+NewStorage = Callable[[KVShape, int], KVStorage]  # of a shape and a number of pages
 
 READERS = 4  # page files read side by side: one at a time reaches little more than half of what a disk can do
 
@@ -32,10 +38,11 @@ def check_config(config: EngineConfig) -> None:
         "max_queued_requests": 0,
         "host_kv_tokens": 0,
         "disk_kv_tokens": 0,
+        "device_budget": 1,
     }
     for name, minimum in least.items():
         value = getattr(config, name)
-        if value < minimum:
+        if value is not None and value < minimum:
             raise ConfigError(f"{name} must be >= {minimum}, got {value}")
     if config.kv_policy not in POLICIES:
         raise ConfigError(f"kv_policy must be one of {', '.join(POLICIES)}, got {config.kv_policy!r}")
@@ -46,12 +53,27 @@ def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Pat
 
     Raises:
         ModelError: the weights cannot be loaded.
+        PlacementError: the placement is not one of this model, or exceeds the device's budget.
     """
-    model = LlamaModel(model_config, load_weights(folder, model_config))
-    return Scheduler(model, build_kv(config, model_config, weights_digest(folder)), config)
+    model = _build_model(config, model_config, load_weights(folder, model_config))
+    try:
+        kv = build_kv(config, model_config, weights_digest(folder), model.new_storage)
+    except BaseException:
+        model.close()
+        raise
+    return Scheduler(model, kv, config)
 
 
-def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> KVManager:
+def _build_model(config: EngineConfig, model_config: ModelConfig, weights: Weights) -> LlamaModel:
+    if config.placement_path is None:
+        return LlamaModel(model_config, weights)
+    devices = load_devices(Path(config.placement_path))
+    return PlacedModel(model_config, weights, devices, open_device(config.device, config.device_budget))
+
+
+def build_kv(
+    config: EngineConfig, model_config: ModelConfig, revision: str, new_storage: NewStorage = KVStorage
+) -> KVManager:
     """Lay out the KV cache. ``revision`` names the weights in every page's key.
 
     Raises:
@@ -65,7 +87,7 @@ def build_kv(config: EngineConfig, model_config: ModelConfig, revision: str) -> 
     )
     num_pages = -(-config.max_total_tokens // config.page_size)  # whole pages: the pool may be a little larger
     root = root_key(revision, "float32", shape, constants=_constants(model_config))
-    storage = KVStorage(shape, num_pages)  # before the disk tier has its folder: there may not be the memory for it
+    storage = new_storage(shape, num_pages)  # before the disk tier has its folder: there may not be the memory for it
     offload = _build_offload(config, shape, root)
     return KVManager(storage, num_pages, root, offload, policy=config.kv_policy, prefix_cache=config.prefix_cache)
 

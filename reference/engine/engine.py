@@ -14,6 +14,7 @@ from gaugeblock.reference.engine.answers import Event
 from gaugeblock.reference.engine.batch import sliding_pages
 from gaugeblock.reference.engine.build import build_scheduler, check_config
 from gaugeblock.reference.engine.config import ModelConfig, load_config, model_folder
+from gaugeblock.reference.engine.errors import DeviceFault
 from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.sequence import Sequence
 from gaugeblock.reference.engine.tokenizer import Tokenizer
@@ -109,10 +110,10 @@ class Engine:
             self._end_all("the engine was stopped before it started")
         else:
             self._thread.join(JOIN_SECONDS)
-        self._close_kv()
+        self._close()
 
-    def _close_kv(self) -> None:
-        """Bring what is cached to disk, if there is one and nothing went wrong."""
+    def _close(self) -> None:
+        """Bring what is cached to disk, if there is one and nothing went wrong; let go of the devices."""
         if self._closed:
             return
         if self._thread is not None and self._thread.is_alive():
@@ -121,8 +122,10 @@ class Engine:
         self._closed = True
         try:
             self.scheduler.kv.close(keep=self._crash is None)
-        except (OSError, KVError):
+        except (OSError, KVError, DeviceFault):
             log.exception("the disk tier of the KV cache was not closed in order: what it lacks will be computed again")
+        finally:
+            self.scheduler.model.close()
 
     def submit(self, request: GenerateRequest, sink: EventSink) -> None:
         """Queue a request; its events go to ``sink`` on the scheduler's thread.

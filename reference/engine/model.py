@@ -17,7 +17,7 @@ from gaugeblock.reference.engine.attention import causal_attention, paged_attent
 from gaugeblock.reference.engine.batch import ForwardBatch
 from gaugeblock.reference.engine.config import ModelConfig
 from gaugeblock.reference.engine.loader import LayerWeights, Weights
-from gaugeblock.reference.kv.storage import KVStorage
+from gaugeblock.reference.kv.storage import KVShape, KVStorage
 
 
 class LlamaModel(nn.Module):
@@ -36,6 +36,13 @@ class LlamaModel(nn.Module):
         self.model.load(weights)
         self.lm_head.hold(weights.head)
 
+    def new_storage(self, shape: KVShape, num_pages: int) -> KVStorage:
+        """Lay out KV pages where the layers' attention runs."""
+        return KVStorage(shape, num_pages)
+
+    def close(self) -> None:
+        """Let go of what lies on other devices than the host: nothing, unless a placement says so."""
+
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, storage: KVStorage) -> Tensor:
         """Compute a batch and store its KV; return the hidden states [logit rows, hidden] after the last norm."""
@@ -46,8 +53,7 @@ class LlamaModel(nn.Module):
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits [rows, vocab] of hidden states [rows, hidden]."""
-        logits: Tensor = self.lm_head(hidden)
-        return logits
+        return self._home(self.lm_head(hidden))
 
     @torch.inference_mode()
     def forward_full(self, input_ids: Tensor) -> Tensor:
@@ -59,11 +65,15 @@ class LlamaModel(nn.Module):
         """Return the KV [2, layers, tokens, kv_heads, head_dim] of that pass over [tokens], K first."""
         step = self._plain_step(input_ids)
         self._decode(input_ids, step)
-        return torch.stack(step.kv, dim=1)
+        return torch.stack([self._home(kv) for kv in step.kv], dim=1)
 
     def _decode(self, input_ids: Tensor, step: operators.Step, rows: Tensor | None = None) -> Tensor:
         hidden: Tensor = self.model(input_ids, step, rows)
         return hidden
+
+    def _home(self, tensor: Tensor) -> Tensor:
+        """Return an operator's result where the host can read it."""
+        return tensor
 
     def _plain_step(self, input_ids: Tensor) -> PlainStep:
         return PlainStep(*self._rotation(torch.arange(len(input_ids))), self.config.sliding_window)
@@ -118,7 +128,7 @@ class DecoderLayer(nn.Module):
         self.mlp.down_proj.hold(weights.down)
 
     def forward(self, x: Tensor, residual: Tensor | None, step: operators.Step) -> tuple[Tensor, Tensor]:
-        """Return what to add next and the residual to add it to, both [tokens, hidden], as ``x`` and ``residual`` are."""
+        """Return what to add next and the residual to add it to, [tokens, hidden] each, as ``x`` and ``residual``."""
         x, residual = self.input_layernorm(x, residual)
         x, residual = self.post_attention_layernorm(self.self_attn(x, step), residual)
         return self.mlp(x), residual

@@ -12,6 +12,7 @@ is the same under every window that it fits.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from gaugeblock.reference.engine.answers import Event, abort_event, continue_answer, prompt_only_event
 from gaugeblock.reference.engine.batch import Span, build_batch, first_visible, sliding_pages
+from gaugeblock.reference.engine.errors import DeviceFault
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.sampler import sample
 from gaugeblock.reference.engine.sequence import Sequence
@@ -27,7 +29,10 @@ from gaugeblock.reference.engine.types import EngineConfig, EngineStats
 from gaugeblock.reference.kv.manager import KVManager
 from gaugeblock.reference.kv.offload import Offload
 
+log = logging.getLogger(__name__)
+
 PREFETCH_DEPTH = 8  # requests at the head of the queue
+UNAVAILABLE = 503  # over HTTP, of a request whose device failed: another server may have it
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,30 @@ class Scheduler:
     def step(self) -> list[Event]:
         """Compute one batch and return what became of it."""
         self._prefetch()
-        plan = self.plan()
-        if not plan:
-            return []
-        logits = self._forward(plan)
+        try:
+            plan = self.plan()
+            if not plan:
+                return []
+            logits = self._forward(plan)
+        except DeviceFault as fault:
+            return self._give_up(fault)
         events = self._advance(plan, logits)
         self.stats.steps_total += 1
         return events
+
+    def _give_up(self, fault: DeviceFault) -> list[Event]:
+        """End what runs, and forget what is cached on the device: nobody knows what its memory holds now.
+
+        When nothing runs the first that waits is ended, for whose pages the device failed; the others will be tried.
+        """
+        log.error("%s", fault)
+        ended = list(self.running) or [self.waiting[0]]
+        for sequence in ended:
+            self._remove(sequence)
+        self.kv.forget()
+        self.stats.device_faults_total += 1
+        self.stats.aborted_total += len(ended)
+        return [abort_event(sequence, str(fault), UNAVAILABLE) for sequence in ended]
 
     def _prefetch(self) -> None:
         """Let the first ones that wait have their pages brought nearer, each once."""

@@ -139,6 +139,9 @@ class EngineConfig:
     disk_kv_tokens: int = 1 << 20  # size of the disk tier
     prefix_cache: bool = True
     kv_policy: str = "lru"  # which cached pages go first, on every tier
+    placement_path: str | None = None  # a file that says which operators run on the device; None: all on the host
+    device: str = "auto"  # where those run: "cuda", "pretend", or whichever there is
+    device_budget: int | None = None  # bytes of weights and KV that the device may hold; None: no limit
 
 
 @dataclass
@@ -168,3 +171,4 @@ class EngineStats:
     lost_tokens_total: int = 0  # the tiers below had no room for them (any more)
     evicted_tokens_total: int = 0  # from the device
     promoted_tokens_total: int = 0  # from the tiers below back to the device
+    device_faults_total: int = 0  # steps that the second device of a placement did not finish

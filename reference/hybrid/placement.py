@@ -116,6 +116,16 @@ def read_record(path: Path, what: str) -> dict[str, Any]:
     return record
 
 
+def load_devices(path: Path) -> Mapping[str, str]:
+    """Read which operator runs where: from a placement's file, or one that maps operators to places and no more.
+
+    Raises:
+        PlacementError: there is none, or it holds neither.
+    """
+    record = read_record(path, "placement")
+    return record if "schema_version" not in record else Placement.from_json(record).devices
+
+
 def _few(names: list[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -88,9 +88,13 @@ class KVManager:
         rest = keys[len(nodes) :]
         promoted = self.offload.load(rest) if rest else []  # taken before an eviction can push them out
         allocation = Allocation([node.page for node in nodes], root, [node.key for node in nodes])
-        allocation.pages += self._allocate(fresh)
         self._live.add(allocation)
-        self._promote(allocation, list(zip(rest, promoted, strict=False)))
+        try:
+            allocation.pages += self._allocate(fresh)
+            self._promote(allocation, list(zip(rest, promoted, strict=False)))
+        except Exception:  # the device that pages are copied from or to
+            self.release(allocation)
+            raise
         self.index.touch(allocation.keys)
         allocation.hit_tokens = len(allocation.keys) * self.page_size
         return allocation
@@ -157,10 +161,14 @@ class KVManager:
         if self._live:
             return False
         self.offload.clear()
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        """Forget the device's cached pages that no sequence holds; the tiers below keep theirs."""
         for node in self.index.victims(len(self.index), self._is_idle):
             self.index.remove(node, evicted=False)
             self.pool.reclaim(node.page)
-        return True
 
     def prefetch(self, requests: Sequence[tuple[Sequence[int], str]]) -> None:
         """Bring what the next requests will need nearer, in the order of their turn. Each: its tokens and its salt."""

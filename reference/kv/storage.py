@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,20 +35,26 @@ class KVStorage:
     """``num_pages`` pages, and one page of zeros (``pad_page``) that pads block tables and is never written.
 
     A slot is ``page * page_size + offset``. Stored per layer as [pages + 1, page_size, kv_heads, head_dim].
+    ``layers`` are those whose KV is here (default: all), ``like`` is a tensor that lies where they shall.
     """
 
-    def __init__(self, shape: KVShape, num_pages: int) -> None:
+    def __init__(
+        self, shape: KVShape, num_pages: int, *, layers: Sequence[int] | None = None, like: Tensor | None = None
+    ) -> None:
         self.shape = shape
         self.pad_page = num_pages
-        size = (shape.layers, num_pages + 1, shape.page_size, shape.kv_heads, shape.head_dim)
-        self.k = torch.zeros(size)
-        self.v = torch.zeros(size)
-        self._scratch = (torch.empty(0), torch.empty(0))
+        self.layers = list(range(shape.layers) if layers is None else layers)
+        self._row = {layer: row for row, layer in enumerate(self.layers)}
+        like = torch.empty(0) if like is None else like
+        size = (len(self.layers), num_pages + 1, shape.page_size, shape.kv_heads, shape.head_dim)
+        self.k = like.new_zeros(size)
+        self.v = like.new_zeros(size)
+        self._scratch = (like.new_empty(0), like.new_empty(0))
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store the K and V of some tokens. ``slots`` [tokens] int64; ``k``, ``v`` [tokens, kv_heads, head_dim]."""
-        self.k[layer].flatten(0, 1).index_copy_(0, slots, k)
-        self.v[layer].flatten(0, 1).index_copy_(0, slots, v)
+        self.k[self._row[layer]].flatten(0, 1).index_copy_(0, slots, k)
+        self.v[self._row[layer]].flatten(0, 1).index_copy_(0, slots, v)
 
     def gather(self, layer: int, tables: Tensor) -> tuple[Tensor, Tensor]:
         """Return K and V of the pages in ``tables`` [rows, pages] as [rows, kv_heads, pages * page_size, head_dim].
@@ -55,7 +62,7 @@ class KVStorage:
         They lie in a buffer that the next call overwrites: fresh memory for every layer would cost more than the copy.
         """
         k, v = (
-            self._gather(cache[layer], tables.flatten(), scratch)
+            self._gather(cache[self._row[layer]], tables.flatten(), scratch)
             .view(tables.shape[0], -1, self.shape.kv_heads, self.shape.head_dim)
             .transpose(1, 2)
             for cache, scratch in zip((self.k, self.v), self._room(tables.numel()), strict=True)
@@ -70,11 +77,11 @@ class KVStorage:
         wanted = pages * self.k[0, 0].numel()
         if self._scratch[0].numel() < wanted:
             with torch.inference_mode(False):  # usable inside and outside of inference mode
-                self._scratch = (torch.empty(2 * wanted), torch.empty(2 * wanted))
+                self._scratch = (self.k.new_empty(2 * wanted), self.v.new_empty(2 * wanted))
         return self._scratch
 
     def read_page(self, page: int) -> Tensor:
-        """Return a copy of a page, [2, layers, page_size, kv_heads, head_dim]."""
+        """Return a copy of a page on the host, [2, layers, page_size, kv_heads, head_dim]."""
         return torch.stack((self.k[:, page], self.v[:, page]))
 
     def write_page(self, page: int, data: Tensor) -> None:

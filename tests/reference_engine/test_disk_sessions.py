@@ -10,8 +10,8 @@ import pytest
 
 from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.fixtures.targets.inprocess import mixed_prompt
-from gaugeblock.reference.engine import build
 from gaugeblock.reference.engine import engine as engine_module
+from gaugeblock.reference.engine import model
 from gaugeblock.reference.engine.engine import Engine
 from gaugeblock.reference.engine.errors import ConfigError
 from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, SamplingParams
@@ -116,7 +116,7 @@ def test_a_model_of_equal_weights_and_other_constants_is_refused(tmp_path, field
 
 
 def test_a_start_that_fails_leaves_the_folder_to_the_next(tmp_path, monkeypatch):
-    for owner, name in ((build, "KVStorage"), (kv_build, "DiskTier")):
+    for owner, name in ((model, "KVStorage"), (kv_build, "DiskTier")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda *args, **options: 1 / 0)
             with pytest.raises(ZeroDivisionError):

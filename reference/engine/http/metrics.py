@@ -38,6 +38,7 @@ COUNTERS = {
     "kv_disk_failures": ("disk_failures_total", "Reads and writes that the disk refused"),
     "kv_disk_damaged_pages": ("disk_damaged_pages_total", "Page files that were not what they should be"),
     "kv_prefetched_tokens": ("prefetched_tokens_total", "KV slots brought from disk to host ahead of need"),
+    "device_faults": ("device_faults_total", "Steps that the second device of a placement did not finish"),
     "kv_lost_tokens": ("lost_tokens_total", "KV slots that the tiers below the device had no room for"),
 }
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
