@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "serve:serve",
     "compare": "compare:compare",
     "calibrate": "calibrate:calibrate",
+    "watch": "watch:watch",
     "load": "load:load",
     "profile": "profile:profile",
     "bench": "bench:bench",

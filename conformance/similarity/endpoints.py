@@ -83,13 +83,13 @@ def compare_endpoints(
     """
     started = time.monotonic()
     chosen = GATES[gate or ("fp32" if computes_in_fp32(reference) and computes_in_fp32(other) else "bf16")]
-    prompts, trouble = agreed_prompts(reference, other, folder)
+    prompts, trouble = agreed_prompts((reference, other), folder)
     if calibration is not None and chosen.statistical:
-        _refuse_stale(calibration, folder or reference.folder or other.folder, prompts)
+        refuse_stale(calibration, folder or reference.folder or other.folder, prompts)
         chosen = calibration.gate(chosen)
     if trouble:
         return _failed(chosen, "tokens", trouble, started)
-    readers = _readers(reference, other, folder, top, most=MOST if chosen.statistical else FEW)
+    readers = readers_of((reference, other), folder, top, most=MOST if chosen.statistical else FEW)
     try:
         with ThreadPoolExecutor(2) as pool:
             first, second = pool.map(lambda reader: reader.read(prompts), readers)
@@ -111,12 +111,12 @@ def computes_in_fp32(target: EngineTarget) -> bool:
     return str(target.info.get("dtype", "")).removeprefix("torch.") in ("float32", "float")
 
 
-def agreed_prompts(reference: EngineTarget, other: EngineTarget, folder: Path | None) -> tuple[Sequence[Prompt], str]:
+def agreed_prompts(targets: Sequence[EngineTarget], folder: Path | None) -> tuple[Sequence[Prompt], str]:
     """Return the prompts, as token ids where a tokenizer is at hand, and how the engines' tokenizers disagree."""
     told: dict[str, list[tuple[int, ...]]] = {}
     if folder is not None:
         told[str(folder)] = token_prompts(oracle_for(folder))
-    for target in (reference, other):
+    for target in targets:
         if "tokenize" in target.features:
             try:
                 told[target.url] = [target.tokenize(text)[:LENGTH] for text in texts()]
@@ -132,13 +132,12 @@ def agreed_prompts(reference: EngineTarget, other: EngineTarget, folder: Path | 
     return ids, ""
 
 
-def _readers(
-    reference: EngineTarget, other: EngineTarget, folder: Path | None, top: int | None, most: int
-) -> list[Reader]:
-    by_text = "openai" in (way_of(reference), way_of(other))
+def readers_of(targets: Sequence[EngineTarget], folder: Path | None, top: int | None, most: int) -> list[Reader]:
+    """Return what reads each engine: all in OpenAI's dialect, with the same numbers for tokens, if one needs it."""
+    by_text = "openai" in map(way_of, targets)
     names = Names() if by_text else None
-    vocabs = [None if by_text else _vocab(target, folder) for target in (reference, other)]
-    return [Reader(t, vocab, names, top, most) for t, vocab in zip((reference, other), vocabs, strict=True)]
+    vocabs = [None if by_text else _vocab(target, folder) for target in targets]
+    return [Reader(target, vocab, names, top, most) for target, vocab in zip(targets, vocabs, strict=True)]
 
 
 def _vocab(target: EngineTarget, folder: Path | None) -> int | None:
@@ -146,7 +145,12 @@ def _vocab(target: EngineTarget, folder: Path | None) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _refuse_stale(calibration: Calibration, folder: Path | None, prompts: Sequence[Prompt]) -> None:
+def refuse_stale(calibration: Calibration, folder: Path | None, prompts: Sequence[Prompt]) -> None:
+    """Hold a calibration to the served model and to the token prompts.
+
+    Raises:
+        KitError: it is of others, or which model is served cannot be told.
+    """
     ids = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if folder is None or not ids:
         raise KitError("whose calibration it is cannot be told: name the served model's folder with --model")

@@ -1,0 +1,130 @@
+"""``gaugeblock watch`` on the embedded engine: right, wrong, away, and asked for nonsense."""
+
+import json
+import urllib.request
+
+import pytest
+from click.testing import CliRunner
+
+from gaugeblock.conformance.cli.watch import watch
+from gaugeblock.conformance.similarity import endpoints
+from gaugeblock.fixtures.embedded import embedded_engine, start_embedded_engine, tiny_model
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.fixtures.launch import free_port
+from gaugeblock.fixtures.similarity import calibration as files
+from gaugeblock.fixtures.similarity import prompts
+from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
+from gaugeblock.fixtures.watch import rounds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def four_prompts():
+    """Fewer prompts than the kit's, in everything that reads them."""
+    few = prompts.texts()[:4]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompts, "texts", lambda: few)
+        patch.setattr(endpoints, "texts", lambda: few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def url():
+    with embedded_engine() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def null(tmp_path_factory):
+    path = tmp_path_factory.mktemp("null") / "null.json"
+    files.save(measure_null(load_bench(tiny_model()), ["bf16"]), path)
+    return path
+
+
+def run(*args):
+    done = CliRunner().invoke(watch, [str(arg) for arg in args], standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done
+
+
+def test_a_right_engine_is_watched_to_the_end(url, null, tmp_path):
+    args = ["--calibration", null, "--model", tiny_model(), "--interval", 0.1, "--rounds", 2, "--out", tmp_path]
+    done = run(url, *args)
+    assert done.return_value == 0
+    assert "round 2: 96 positions" in done.output
+    assert "result: no alarm in 2 rounds, 96 positions" in done.output
+    lines = [json.loads(each) for each in (tmp_path / "watch.jsonl").read_text().splitlines()]
+    assert [each["positions"] for each in lines] == [48, 96]
+    assert lines[0]["worst"]["overlap"][0] > 0.999
+    data = json.loads((tmp_path / "watch.json").read_text())
+    assert data["result"] == "passed"
+    assert data["footer"]["complete"]
+
+
+def test_a_wrong_engine_is_confirmed_and_its_metrics_say_so(url, null, monkeypatch):
+    port = free_port()
+    scraped = []
+    taken = rounds.Watcher.round
+
+    def look(self):
+        made = taken(self)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            scraped.append(answer.read().decode())
+        return made
+
+    monkeypatch.setattr(rounds.Watcher, "round", look)
+    args = ["--calibration", null, "--reference", url, "--model", tiny_model(), "--interval", 0.1, "--positions", 4]
+    with embedded_engine(fault="engine-norm-epsilon-is-ignored") as wrong:
+        done = run(wrong, *args, "--metrics-port", port, "--for", "60s")
+    assert done.return_value == 1
+    assert "result: a confirmed regression after" in done.output
+    assert "gaugeblock_watch_positions_total" in scraped[-1]
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+
+def test_few_candidates_leave_it_undecided(url, null):
+    args = ["--calibration", null, "--reference", url, "--model", tiny_model(), "--interval", 0.1, "--rounds", 2]
+    done = run(url, *args, "--top", 1)
+    assert done.return_value == 3
+    assert "depends on the mass outside the candidates" in done.output
+
+
+def test_an_engine_that_goes_away_for_good_is_unreachable(null, monkeypatch):
+    server = start_embedded_engine()
+    taken = rounds.Watcher.round
+
+    def stop_after_first(self):
+        made = taken(self)
+        server.stop()
+        return made
+
+    monkeypatch.setattr(rounds.Watcher, "round", stop_after_first)
+    args = ["--calibration", null, "--model", tiny_model(), "--interval", 0.05, "--positions", 2, "--patience", "0.1s"]
+    done = run(server.url, *args, "--rounds", 100)
+    assert done.return_value == 4
+    assert "away: " in done.output
+    assert "result: unreachable for 0.1 s" in done.output
+
+
+def test_misuse(url, null, tmp_path):
+    base = ["--calibration", null, "--interval", 0.1, "--rounds", 1]
+    with pytest.raises(KitError, match="Legal: bf16, int8"):
+        run(url, *base, "--gate", "fp32", "--model", tiny_model())
+    with pytest.raises(KitError, match="--reference URL"):
+        run(url, *base)
+    with pytest.raises(KitError, match="needs a null of int8-weights"):
+        run(url, *base, "--gate", "int8", "--model", tiny_model())
+    with pytest.raises(KitError, match="is no duration"):
+        run(url, *base, "--model", tiny_model(), "--patience", "long")
+    with pytest.raises(EnvironmentFault, match="no engine"):
+        run("http://127.0.0.1:9", *base, "--model", tiny_model())
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(KitError, match="name another folder with --out"):
+        run(url, *base, "--model", tiny_model(), "--out", blocker / "inside")
+    data = json.loads(null.read_text())
+    data["model"]["digest"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(data))
+    with pytest.raises(KitError, match="another model"):
+        run(url, "--calibration", tmp_path / "other.json", "--model", tiny_model())
