@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
     from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
     from gaugeblock.fixtures.targets.kv_target import KVFactory, KVTarget
+    from gaugeblock.fixtures.targets.pretend_devices import PretendDevices
 
 REMEDY = "the in-process layers need torch and safetensors: pip install 'gaugeblock[embedded]'"
 
@@ -46,6 +47,14 @@ def int8(inprocess: InProcess) -> InProcess:
     from gaugeblock.fixtures.targets.inprocess import quantized
 
     return quantized(inprocess)
+
+
+@pytest.fixture
+def pretend() -> type[PretendDevices]:
+    """Makes two places of known costs with a clock of their own."""
+    with needs_torch():
+        from gaugeblock.fixtures.targets.pretend_devices import PretendDevices
+    return PretendDevices
 
 
 @pytest.fixture

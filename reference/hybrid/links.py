@@ -1,0 +1,70 @@
+"""What a copy between the two places costs, measured: a latency and a bandwidth for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from gaugeblock.reference.hybrid.placement import DEVICE, HOST
+from gaugeblock.reference.hybrid.profile import Link
+
+SIZES = (2**10, 2**14, 2**18, 2**20, 2**22)  # bytes: from one token's hidden state to a long prompt's
+WARMUP = 2
+REPEATS = 7
+Copy = Callable[[Tensor, str], Tensor]
+
+
+def copy_to(tensor: Tensor, device: str) -> Tensor:
+    """Return a copy on a device, also where that is the tensor's own: pretended devices share no memory."""
+    return tensor.to(device, copy=True)
+
+
+def measure_links(
+    devices: Mapping[str, str], clock: Callable[[], float], synchronize: Callable[[str], None], copy: Copy
+) -> tuple[Link, Link]:
+    """Return the links host → device and device → host."""
+
+    def seconds(source: str, target: str, size: int) -> float:
+        tensor = torch.zeros(size // 4, device=source)
+        taken = []
+        for number in range(WARMUP + REPEATS):
+            synchronize(source)
+            synchronize(target)
+            start = clock()
+            copy(tensor, target)
+            synchronize(source)
+            synchronize(target)
+            if number >= WARMUP:
+                taken.append(clock() - start)
+        return median(taken)
+
+    def link(source: str, target: str) -> Link:
+        return fit_link([(size, seconds(devices[source], devices[target], size)) for size in SIZES])
+
+    return link(HOST, DEVICE), link(DEVICE, HOST)
+
+
+def fit_link(measured: list[tuple[int, float]]) -> Link:
+    """Fit ``latency + bytes / bandwidth`` to (bytes, seconds) by least squares of the relative error.
+
+    Relative, since most copies of a pass are small: the largest one may not decide alone. Neither part is negative.
+    """
+    if all(seconds <= 0 for _, seconds in measured):
+        return Link(0.0, float("inf"))
+    points = [(size, max(seconds, 1e-9)) for size, seconds in measured]
+    # minimise Σ (latency / t + size · slope / t − 1)²
+    a = sum(1 / t**2 for _, t in points)
+    b = sum(size / t**2 for size, t in points)
+    c = sum(size**2 / t**2 for size, t in points)
+    d = sum(1 / t for _, t in points)
+    e = sum(size / t for size, t in points)
+    determinant = a * c - b * b
+    latency, slope = (d * c - b * e) / determinant, (a * e - b * d) / determinant
+    if latency < 0:
+        latency, slope = 0.0, e / c
+    elif slope <= 0:
+        latency, slope = d / a, 0.0
+    return Link(latency, 1 / slope if slope else float("inf"))
