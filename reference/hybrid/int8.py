@@ -15,46 +15,70 @@ import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
 from torch import Tensor
 
 from gaugeblock.reference.engine.loader import LayerWeights, Weights
+from gaugeblock.reference.hybrid.int8_product import LIMIT, integer_product
 
-LIMIT = 127
-EXACT_COLUMNS = 2**24 // LIMIT**2  # so many products of two int8 values sum up to an integer that fp32 holds exactly
+SMALLEST = torch.finfo(torch.float32).tiny
+"""The least scale: the smallest normal number, by which zeros stay zeros."""
 
 MATRICES = ("qkv", "out", "gate_up", "down")
-"""The fields of a layer that are quantised; embeddings, norms and the output head stay in fp32."""
+"""The fields of a layer that are quantised; norms stay in fp32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Int8Matrix:
     """A weight matrix: ``values`` [out, in] int8, ``scales`` [out] fp32.
 
-    ``torch.nn.functional.linear`` takes it in a weight tensor's place, so the model's forward pass is the same code.
+    Input channels that are too large to be rounded with the others are ``wide_columns`` [k] int64, kept as ``wide``
+    [out, k] fp32; their ``values`` are zero. ``torch.nn.functional.linear`` and ``embedding`` take it in a weight
+    tensor's place, so the model's forward pass is the same code.
     """
 
     values: Tensor
     scales: Tensor
+    wide_columns: Tensor | None = None
+    wide: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """Return the matrix that the integers stand for, [out, in] fp32."""
-        return self.values.float() * self.scales[:, None]
+        return self._rows(slice(None))
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return the rows ``index`` [...] int64 of :meth:`dequantize`, [..., in] fp32."""
+        return self._rows(index)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        parts = (self.values, self.scales, self.wide_columns, self.wide)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def _rows(self, index: Any) -> Tensor:
+        rows = self.values[index].float() * self.scales[index, None]
+        if self.wide_columns is not None and self.wide is not None:
+            rows[..., self.wide_columns] = self.wide[index]
+        return rows
 
     @classmethod
     def __torch_function__(
         cls, function: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if function is not F.linear or kwargs or len(args) != 2:
-            raise TypeError(f"an INT8 matrix can only be the weight of a linear layer without bias, not of {function}")
-        return linear(*args)
+        if function is F.linear and len(args) == 2 and not kwargs:
+            return linear(*args)
+        if function is F.embedding and isinstance(args[1], Int8Matrix):
+            return args[1].rows(args[0])
+        raise TypeError(
+            f"an INT8 matrix can be the weight of a linear layer without bias or of an embedding, not of {function}"
+        )
 
 
 def scales_of(x: Tensor) -> Tensor:
-    """Return max |x| / 127 of each row of ``x`` [rows, columns], as [rows, 1]; 1 where all is zero."""
-    scales = x.abs().amax(dim=-1, keepdim=True) / LIMIT
-    return torch.where(scales > 0, scales, torch.ones_like(scales))
+    """Return max |x| / 127 of each row of ``x`` [rows, columns], as [rows, 1]; positive also where all is zero."""
+    return x.abs().amax(dim=-1, keepdim=True).div_(LIMIT).clamp_(min=SMALLEST)
 
 
 def to_int8(x: Tensor, scales: Tensor) -> Tensor:
     """Return ``x / scales`` rounded to int8 in [-127, 127]."""
-    return (x / scales).round().clamp(-LIMIT, LIMIT).to(torch.int8)
+    return (x / scales).round_().clamp_(-LIMIT, LIMIT).char()
 
 
 def quantize(weight: Tensor) -> Int8Matrix:
@@ -63,27 +87,30 @@ def quantize(weight: Tensor) -> Int8Matrix:
     return Int8Matrix(to_int8(weight, scales), scales[:, 0])
 
 
-def integer_product(x: Tensor, weight: Tensor) -> Tensor:
-    """Return the exact sums of products of two int8 matrices, [tokens, in] and [out, in], as fp32 [tokens, out].
-
-    Computed in fp32, where every partial sum is an integer below 2^24, whatever the order; wider ones in float64.
-    """
-    wide = torch.float64 if x.shape[1] > EXACT_COLUMNS else torch.float32
-    return F.linear(x.to(wide), weight.to(wide)).float()
-
-
 def linear(x: Tensor, matrix: Int8Matrix) -> Tensor:
-    """Return ``x`` [tokens, in] fp32 times the transposed matrix, [tokens, out] fp32, by integers."""
+    """Return ``x`` [tokens, in] fp32 times the transposed matrix, [tokens, out] fp32: integers, then wide columns."""
+    if matrix.wide_columns is None or matrix.wide is None:
+        return _narrow(x, matrix)
+    apart = x.index_select(1, matrix.wide_columns)  # [tokens, k]
+    return _narrow(x.index_fill(1, matrix.wide_columns, 0.0), matrix).addmm_(apart, matrix.wide.t())
+
+
+def _narrow(x: Tensor, matrix: Int8Matrix) -> Tensor:
     scales = scales_of(x)  # [tokens, 1]
-    return integer_product(to_int8(x, scales), matrix.values) * scales * matrix.scales
+    return integer_product(to_int8(x, scales), matrix.values).mul_(scales).mul_(matrix.scales)
 
 
 def int8_weights(weights: Weights) -> Weights:
-    """Return a model's weights with the layers' matrices quantised, for the same model code."""
-    return replace(weights, layers=tuple(_int8_layer(layer) for layer in weights.layers))
+    """Return a model's weights with all matrices quantised, for the same model code; tied ones stay one."""
+    embed = _int8(weights.embed)
+    head = embed if weights.head is weights.embed else _int8(weights.head)
+    return replace(weights, embed=embed, layers=tuple(_int8_layer(layer) for layer in weights.layers), head=head)
 
 
 def _int8_layer(layer: LayerWeights) -> LayerWeights:
+    return replace(layer, **{name: _int8(getattr(layer, name)) for name in MATRICES})
+
+
+def _int8(weight: Tensor) -> Tensor:
     # An Int8Matrix stands in for a Tensor by __torch_function__, which the type system cannot express.
-    quantized = {name: cast("Tensor", quantize(getattr(layer, name))) for name in MATRICES}
-    return replace(layer, **quantized)
+    return cast("Tensor", quantize(weight))
