@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess import InProcess
     from gaugeblock.fixtures.targets.inprocess_disk import DiskBench
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
+    from gaugeblock.fixtures.targets.inprocess_placed import PlacedTarget
     from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
     from gaugeblock.fixtures.targets.kv_target import KVFactory, KVTarget
     from gaugeblock.fixtures.targets.pretend_devices import PretendDevices
@@ -47,6 +48,14 @@ def int8(inprocess: InProcess) -> InProcess:
     from gaugeblock.fixtures.targets.inprocess import quantized
 
     return quantized(inprocess)
+
+
+@pytest.fixture(scope="session")
+def placed(inprocess: InProcess) -> PlacedTarget:
+    """The same model, whose operators can be placed on two devices."""
+    from gaugeblock.fixtures.targets.inprocess_placed import PlacedTarget
+
+    return PlacedTarget(inprocess)
 
 
 @pytest.fixture
@@ -114,7 +123,8 @@ def kv_tiers() -> Generator[TierBenches]:
     """Makes the tiers below the device: ``kv_tiers(host_pages, disk_pages)``."""
     with needs_torch():
         from gaugeblock.fixtures.targets.inprocess_disk import scratch
-        from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
+    from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
+
     with scratch() as folder:
         benches = TierBenches(folder)
         yield benches

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gaugeblock.conformance.cli.sizes import BYTES
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.serve import ROUTER_PORT, serve_engine, serve_hybrid, serve_router
 
@@ -61,6 +62,17 @@ ENGINE_OPTIONS = (
 
 
 @serve.command()
+@click.option(
+    "--placement", "placement_path", metavar="FILE", help="Run operators on two devices, as `gaugeblock place` says."
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="The second one: cuda, pretend (a part of the host), or auto: cuda where there is a GPU.",
+)
+@click.option("--device-budget", type=BYTES, help="Weights and KV that it may hold, as 2GiB; default: no limit.")
 @engine_options
 def engine(**fields: Any) -> None:
     """Serve the reference engine: SGLang's native API and OpenAI's."""

@@ -37,13 +37,15 @@ OF_LAYER = (INPUT_NORM, QKV, ATTENTION, OUT, POST_NORM, GATE_UP, ACTIVATION, DOW
 class Edge:
     """A value [rows, ``columns``] fp32 that ``consumer`` takes from ``producer``.
 
-    It has a row for each token of a step or, where ``logit_rows``, for each whose logits are wanted.
+    It has a row for each token of a step or, where ``logit_rows``, for each whose logits are wanted. ``residual``: it
+    is the second thing that a norm gives, and the second that the next one takes.
     """
 
     producer: str
     consumer: str
     columns: int
     logit_rows: bool = False
+    residual: bool = False
 
     def nbytes(self, tokens: int, logit_rows: int) -> int:
         """Return the bytes that move in a step of so many tokens when the two are on different devices."""
@@ -76,7 +78,8 @@ def edges(config: ModelConfig) -> tuple[Edge, ...]:
 
 
 def _into_norm(norm: str, added: str, residual: str | None, hidden: int) -> list[Edge]:
-    return [Edge(producer, norm, hidden) for producer in (added, residual) if producer is not None]
+    into = [Edge(added, norm, hidden)]
+    return into if residual is None else [*into, Edge(residual, norm, hidden, residual=True)]
 
 
 def _chain(config: ModelConfig, names: dict[str, str], chain: tuple[str, ...]) -> list[Edge]:
