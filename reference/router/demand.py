@@ -41,14 +41,22 @@ class Demands:
         Raises:
             ValueError: its time-out is not a number of seconds.
         """
+        band = self._named(route, fields)
+        tenant = route.tenant if route.tenant is not None else tenant_name(fields.get(self._tenant, b""))
+        timeout = route.deadline if route.deadline is not None else self._seconds(fields.get(self._timeout))
+        return Demand(self._default if band < 0 else band, tenant, timeout, band < 0)
+
+    def band(self, route: Route, fields: dict[bytes, bytes]) -> int:
+        """Return the band of a request by its number."""
+        band = self._named(route, fields)
+        return self._default if band < 0 else band
+
+    def _named(self, route: Route, fields: dict[bytes, bytes]) -> int:
         named = route.band
         if named is None and self._priority in fields:
             named = fields[self._priority].decode("latin-1").strip()
         # As smg has it: a typo in a hint must not cost the answer (docs/reference/priority-scheduler.md there).
-        band = self._default if named is None else self._bands.get(named.lower(), -1)
-        tenant = route.tenant if route.tenant is not None else tenant_name(fields.get(self._tenant, b""))
-        timeout = route.deadline if route.deadline is not None else self._seconds(fields.get(self._timeout))
-        return Demand(self._default if band < 0 else band, tenant, timeout, band < 0)
+        return self._default if named is None else self._bands.get(named.lower(), -1)
 
     def _seconds(self, value: bytes | None) -> float | None:
         if value is None:

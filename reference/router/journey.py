@@ -38,10 +38,11 @@ class Journey:
     called_off: set[str] = field(default_factory=set)
     visit: Visit | None = None
     spec: WorkerSpec | None = None  # of the worker that was picked last
+    tiered: bool = False  # the workers are of several tiers, so the answer tells which one it is of
 
     def settle(self, decision: Decision, spec: WorkerSpec) -> None:
-        """Note what was decided, and that a worker of a later tier stands in for those of the first."""
-        degraded = spec.tier != self.route.tiers[0]
+        """Note what was decided, and that a worker of a lower tier stands in for those of the preferred one."""
+        degraded = TIERS.index(spec.tier) > TIERS.index(self.route.order[0])
         self.decision, self.spec = decision._replace(reason="degraded") if degraded else decision, spec
 
     def receipt(self, *, worker: bool = True, unserved: str = "no_worker") -> list[Header]:
@@ -75,6 +76,8 @@ class Journey:
             said.append((b"x-gaugeblock-variant", route.variant.encode()))
         if spec is not None and spec.pool != DEFAULT_POOL:
             said.append((b"x-gaugeblock-pool", spec.pool.encode()))
-        if spec is not None and spec.tier != TIERS[0]:
+        if spec is not None and (self.tiered or spec.tier != TIERS[0]):
             said.append((b"x-gaugeblock-tier", spec.tier.encode()))
+        if spec is not None and spec.quality is not None:
+            said.append((b"x-gaugeblock-quality", spec.quality.encode()))
         return said

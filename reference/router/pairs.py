@@ -75,13 +75,15 @@ class Pairs:
     def lane(self, journey: Journey) -> tuple[Lane, Callable[[], Room]]:
         """Return what names the pairs that may take the request, and what tells whether there is room at one."""
         model, route, tried = self._registry.kin(journey.reading.view.model), journey.route, frozenset(journey.tried)
-        return ("pair", model, route.pool, route.tiers, tried), lambda: self._registry.room_for_pairs(
-            model, tried, route.pool, route.tiers
+        return ("pair", model, route.pool, route.order, route.floor, tried), lambda: self._registry.room_for_pairs(
+            model, tried, route.pool, route.order, route.floor
         )
 
     def _role(self, journey: Journey, role: str) -> list[Worker]:
         model, route = journey.reading.view.model, journey.route
-        return self._registry.candidates(model, journey.tried, role=role, pool=route.pool, tiers=route.tiers)
+        return self._registry.candidates(
+            model, journey.tried, role=role, pool=route.pool, tiers=route.order, floor=route.floor
+        )
 
     def _decide(self, policy: Policy, journey: Journey, views: list[WorkerView]) -> tuple[str, Decision]:
         view, now = journey.reading.view, self._clock()

@@ -31,6 +31,7 @@ from gaugeblock.reference.router.reply import Reply
 from gaugeblock.reference.router.retry import RETRIED_KINDS, RETRY_STATUS, RetryBudget
 from gaugeblock.reference.router.rulebook import RuleBook
 from gaugeblock.reference.router.rules import DEFAULT_ROUTE, Route
+from gaugeblock.reference.router.service import Service
 from gaugeblock.reference.router.shadow import Shadows
 from gaugeblock.reference.router.view import read
 from gaugeblock.reference.router.watch import ExchangeError, FailureKind
@@ -58,6 +59,7 @@ class Proxy:
         self._orphans = Orphans(config)
         self.cache = CacheReports(config.cache_loss_window, config.max_prefix_bytes, policies.forget)
         self.entry = Entry(config, registry)
+        self._service = Service(config, registry)
         pairs = Pairs(registry, policies, rng, clock)
         self._pairs = Disaggregation(config, registry, pairs, self.entry, self._budget, self._orphans)
         self.hot: HotPrefixes | None = None  # where prompts are counted for warming workers up
@@ -98,12 +100,14 @@ class Proxy:
             route = DEFAULT_ROUTE if request.tenant is None else Route(tenant=request.tenant)
         limits = [limit for limit in (self._config.total_timeout, route.deadline) if limit is not None]
         deadline = asyncio.get_running_loop().time() + min(limits) if limits else None
-        journey = Journey(request, reply, reading, deadline, route)
-        plain = route if route.otherwise is None else route.otherwise
+        journey = Journey(request, reply, reading, deadline, route, tiered=self._registry.tiered)
+        if not self._service.admit(journey):
+            return None
+        plain = journey.route.otherwise or journey.route
         if not self._registry.knows(reading.view.model, plain.pool):
             refusals.unknown_model(journey, self._registry.listed(plain.pool))
             return None
-        if route.shadow is not None and request.method == b"POST":
+        if journey.route.shadow is not None and request.method == b"POST":
             self.shadows.send(journey)
         return journey
 
@@ -182,14 +186,16 @@ class Proxy:
         """Return what names the workers that may take the request, and what tells whether there is room at them."""
         model, route, tried = self._registry.kin(journey.reading.view.model), journey.route, frozenset(journey.tried)
         role = journey.role
-        return (model, role, route.pool, route.tiers, tried), lambda: self._registry.room(
-            model, tried, role=role, pool=route.pool, tiers=route.tiers
+        return (model, role, route.pool, route.order, route.floor, tried), lambda: self._registry.room(
+            model, tried, role=role, pool=route.pool, tiers=route.order, floor=route.floor
         )
 
     def _room(self, journey: Journey, route: Route) -> Room:
         """Return whether a worker that has not seen the request may take it on this route."""
         model = journey.reading.view.model
-        return self._registry.room(model, journey.tried, role=journey.role, pool=route.pool, tiers=route.tiers)
+        return self._registry.room(
+            model, journey.tried, role=journey.role, pool=route.pool, tiers=route.order, floor=route.floor
+        )
 
     def _take(self, journey: Journey) -> Lease:
         worker = self._pick(journey)
@@ -263,7 +269,7 @@ class Proxy:
 
     def _candidates(self, journey: Journey) -> list[Worker]:
         """Return the workers that may take the request now and have not seen it yet."""
-        route = journey.route
+        model, route = journey.reading.view.model, journey.route
         return self._registry.candidates(
-            journey.reading.view.model, journey.tried, role=journey.role, pool=route.pool, tiers=route.tiers
+            model, journey.tried, role=journey.role, pool=route.pool, tiers=route.order, floor=route.floor
         )

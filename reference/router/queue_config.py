@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gaugeblock.reference.router.adaptive import Aim
 from gaugeblock.reference.router.checks import one_of, positive, whole
 from gaugeblock.reference.router.rules import BANDS
+from gaugeblock.reference.router.spec import check_tiers
 from gaugeblock.reference.router.tables import check_name
 
 COSTS = ("requests", "bytes")
@@ -29,6 +30,10 @@ class QueueConfig:
     answer together) come from the rules, else from these headers; whoever lets clients in must set or strip them. An
     unknown band is ``default_band``.
 
+    Service: ``band_tiers`` names the tiers that a band prefers, in order, or is limited to: ``{low = ["cpu", "gpu"]}``
+    keeps GPU workers for others as long as CPU workers have room. Where a worker declares its quality,
+    ``quality_header`` says the lowest that will do. Both are read without a limit too.
+
     Raises:
         ValueError: naming the field, the value and what is legal.
     """
@@ -47,6 +52,8 @@ class QueueConfig:
     priority_header: str = "x-priority"
     tenant_header: str = "x-tenant"
     timeout_header: str = "x-request-timeout"
+    quality_header: str = "x-quality-floor"
+    band_tiers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # lists are taken too
 
     adaptive_target: float | None = None
     adaptive_signal: str = "first_byte"
@@ -95,8 +102,14 @@ class QueueConfig:
         for name in self.bands:
             check_name("each of bands", name)
         one_of("default_band", self.default_band, self.bands)
-        for name in ("priority_header", "tenant_header", "timeout_header"):
+        for name in ("priority_header", "tenant_header", "timeout_header", "quality_header"):
             check_name(name, getattr(self, name))
+        if not isinstance(self.band_tiers, Mapping):
+            raise ValueError(f"band_tiers must be a table of band = list of tiers; got {self.band_tiers!r}")
+        for band in self.band_tiers:
+            one_of("each band of band_tiers", band, self.bands)
+        tiers = {band: check_tiers(f"band_tiers of {band!r}", order) for band, order in self.band_tiers.items()}
+        object.__setattr__(self, "band_tiers", tiers)
         if not isinstance(self.tenant_weights, Mapping):
             raise ValueError(f"tenant_weights must be a table of tenant = weight; got {self.tenant_weights!r}")
         for tenant, weight in self.tenant_weights.items():

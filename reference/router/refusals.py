@@ -62,6 +62,13 @@ def unknown_model(journey: Journey, known: Iterable[str]) -> None:
     journey.reply.error(404, "Not Found", "model_not_found", message, family=journey.reading.family)
 
 
+def below_floor(journey: Journey, floor: str, known: Iterable[str]) -> None:
+    """No worker of the model computes in what the request asks for."""
+    have = ", ".join(known) or "none that is declared"
+    message = f"the request asks for {floor} or better; the workers that serve it compute in: {have}"
+    journey.reply.error(400, "Bad Request", "quality_not_served", message, family=journey.reading.family)
+
+
 def failed(journey: Journey, kind: FailureKind, wait: int) -> None:
     """The last worker failed before the client got anything."""
     status, reason, code, message = FAILURES[kind]

@@ -10,6 +10,7 @@ from typing import Any
 from gaugeblock.reference.router.admission import Room
 from gaugeblock.reference.router.config import RouterConfig
 from gaugeblock.reference.router.health import Join, watch
+from gaugeblock.reference.router.quality import QUALITIES, reaches
 from gaugeblock.reference.router.spec import TIERS, WorkerSpec, check_pools
 from gaugeblock.reference.router.urls import worker_id
 from gaugeblock.reference.router.worker import Health, Worker
@@ -32,6 +33,8 @@ class Registry:
         self.limited = config.limited
         self.workers: dict[str, Worker] = {}
         self.paired = False  # there are prefill or decode workers
+        self.tiered = False  # there are workers of several tiers
+        self.graded = False  # there are workers that declare their quality
         self._watchers: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
@@ -65,12 +68,18 @@ class Registry:
         check_pools([*(worker.spec for worker in self.workers.values()), spec])
         worker = Worker(spec, self._config, self._clock)
         self.workers[worker.id] = worker
-        self.paired = self.paired or spec.role != "regular"
+        self._note_kinds()
         self._note_limits(worker)
         self._watchers[worker.id] = asyncio.create_task(
             watch(worker, self._config, lambda: self.on_change(), self.on_join)
         )
         return worker, True
+
+    def _note_kinds(self) -> None:
+        specs = [worker.spec for worker in self.workers.values()]
+        self.paired = any(spec.role != "regular" for spec in specs)
+        self.tiered = len({spec.tier for spec in specs}) > 1
+        self.graded = any(spec.quality is not None for spec in specs)
 
     def _note_limits(self, new: Worker) -> None:
         self.limited = self.limited or new.most is not None
@@ -104,7 +113,7 @@ class Registry:
         self._watchers.pop(worker.id).cancel()
         worker.on_idle = None
         worker.upstream.close()
-        self.paired = any(other.spec.role != "regular" for other in self.workers.values())
+        self._note_kinds()
         for name in worker.names:
             self._on_leave(name)
 
@@ -116,10 +125,11 @@ class Registry:
         role: str = "regular",
         pool: str | None = None,
         tiers: Sequence[str] = TIERS,
+        floor: str | None = None,
     ) -> list[Worker]:
         """Return the workers that may take a request for ``model`` now, less those already tried.
 
-        Of ``tiers`` the first that has such a worker counts; ``pool`` None means any.
+        Of ``tiers`` the first that has such a worker counts; ``pool`` None means any. ``floor`` is the lowest quality.
         """
         found = [
             w
@@ -128,6 +138,8 @@ class Registry:
         ]
         if pool is not None:
             found = [worker for worker in found if worker.spec.pool == pool]
+        if floor is not None:
+            found = [worker for worker in found if reaches(worker.spec.quality, floor)]
         for tier in tiers:
             if chosen := [worker for worker in found if worker.spec.tier == tier]:
                 return chosen
@@ -141,22 +153,33 @@ class Registry:
         role: str = "regular",
         pool: str | None = None,
         tiers: Sequence[str] = TIERS,
+        floor: str | None = None,
     ) -> Room:
         """Return whether :meth:`candidates` finds a worker now, may find one once another request has ended, or not."""
         room = Room.NONE
         for w in self.workers.values():
             meant = w.spec.role == role and w.spec.tier in tiers and pool in (None, w.spec.pool)
-            if meant and w.available() and w.id not in tried and w.serves(model):
+            if meant and reaches(w.spec.quality, floor) and w.available() and w.id not in tried and w.serves(model):
                 if not w.full:
                     return Room.FREE
                 room = Room.FULL
         return room
 
-    def room_for_pairs(self, model: str | None, tried: Collection[str], pool: str | None, tiers: Sequence[str]) -> Room:
+    def room_for_pairs(
+        self,
+        model: str | None,
+        tried: Collection[str],
+        pool: str | None,
+        tiers: Sequence[str],
+        floor: str | None = None,
+    ) -> Room:
         """As :meth:`room`, for a prefill and a decode worker of one pool."""
         best = Room.NONE
         for name in {w.spec.pool for w in self.workers.values() if pool in (None, w.spec.pool)}:
-            both = {self.room(model, tried, role=role, pool=name, tiers=tiers) for role in ("prefill", "decode")}
+            both = {
+                self.room(model, tried, role=role, pool=name, tiers=tiers, floor=floor)
+                for role in ("prefill", "decode")
+            }
             if both == {Room.FREE}:
                 return Room.FREE
             if Room.NONE not in both:
@@ -186,6 +209,11 @@ class Registry:
             return True
         workers = self.pool(pool)
         return not workers or any(worker.serves(model) for worker in workers)
+
+    def qualities(self, model: str | None, pool: str | None = None) -> list[str]:
+        """Return the qualities of the workers that serve the model, whether they can take a request now or not."""
+        declared = {worker.spec.quality for worker in self.pool(pool) if worker.serves(model)}
+        return [quality for quality in QUALITIES if quality in declared]
 
     def pairs_serve(self, model: str | None, pool: str | None = None) -> bool:
         """Whether a prefill or decode worker would know the model."""

@@ -29,8 +29,9 @@ The file of ``gaugeblock serve router --config FILE`` is TOML::
 that bounds only one of the two kinds does not hold for the other. The tenant is the one whose API key was used, or what
 ``tenant_header`` says where no keys are asked for.
 
-A rule gives any of ``pool``, ``policy``, ``band``, ``deadline`` (seconds), ``tenant`` and ``tier`` (only this one: a
-rule can ask for CPU workers, or never be served by them).
+A rule gives any of ``pool``, ``policy``, ``band``, ``deadline`` (seconds), ``tenant``, ``floor`` (the lowest quality of
+a worker that will do) and ``tier`` (only this one: a rule can ask for CPU workers, or never be served by them) or
+``tiers`` (in this order of preference).
 
 An experiment draws among the requests that it matches by the hash of its name and their ``by``: ``session`` (without
 one each request by itself), ``tenant``, or ``request`` (the header ``x-request-id``, or the request id of the body, or
@@ -56,9 +57,9 @@ class Route(NamedTuple):
 
     ``pool`` None: any pool that serves the model. ``policy`` None: the router's own. ``band``, ``tenant`` and
     ``deadline`` (seconds from the arrival) None: what the request's headers say. ``tiers`` are tried in this order: a
-    later one serves only what no worker of an earlier one may take. ``rule`` and ``variant`` name what decided;
-    ``shadow`` is the pool that gets a copy. ``otherwise`` is the route while no worker of this one may take the
-    request, None for no other.
+    later one serves only what no worker of an earlier one may take; None for what the band prefers. ``rule`` and
+    ``variant`` name what decided; ``shadow`` is the pool that gets a copy. ``otherwise`` is the route while no worker
+    of this one may take the request, None for no other. ``floor`` is the lowest quality that will do.
     """
 
     pool: str | None = None
@@ -66,11 +67,17 @@ class Route(NamedTuple):
     band: str | None = None
     tenant: str | None = None
     deadline: float | None = None
-    tiers: tuple[str, ...] = TIERS
+    tiers: tuple[str, ...] | None = None
     rule: str | None = None
     variant: str | None = None
     shadow: str | None = None
     otherwise: Route | None = None
+    floor: str | None = None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The tiers in the order in which they are tried."""
+        return self.tiers or TIERS
 
 
 DEFAULT_ROUTE = Route()

@@ -10,8 +10,9 @@ from gaugeblock.reference.router.experiments import Experiment
 from gaugeblock.reference.router.front import Request
 from gaugeblock.reference.router.match import Match
 from gaugeblock.reference.router.policies import policy_names
+from gaugeblock.reference.router.quality import QUALITIES
 from gaugeblock.reference.router.rules import BANDS, DEFAULT_ROUTE, Route
-from gaugeblock.reference.router.spec import TIERS
+from gaugeblock.reference.router.spec import TIERS, check_tiers
 from gaugeblock.reference.router.tables import check_choice, check_name, check_number, inside, record_fields
 from gaugeblock.reference.router.view import FAMILIES, Reading
 
@@ -32,6 +33,8 @@ class Rule:
     deadline: float | None = None
     tenant: str | None = None
     tier: str | None = None
+    tiers: tuple[str, ...] | None = None
+    floor: str | None = None
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -41,6 +44,11 @@ class Rule:
                 check_name(what, getattr(self, what))
         check_choice("policy", self.policy, tuple(policy_names()))
         check_choice("tier", self.tier, TIERS)
+        check_choice("floor", self.floor, QUALITIES)
+        if self.tiers is not None:
+            object.__setattr__(self, "tiers", check_tiers("tiers", self.tiers))
+            if self.tier is not None:
+                raise ValueError(f"tier must not stand beside tiers; got {self.tier!r} and {', '.join(self.tiers)}")
         check_number("deadline", self.deadline, 0, above=True)
 
     @classmethod
@@ -51,8 +59,9 @@ class Rule:
     @property
     def route(self) -> Route:
         """What it decides."""
-        tiers = (self.tier,) if self.tier else TIERS
-        return Route(self.pool, self.policy, self.band, self.tenant, self.deadline, tiers, self.name)
+        tiers = (self.tier,) if self.tier else self.tiers
+        decided = Route(self.pool, self.policy, self.band, self.tenant, self.deadline, tiers, self.name)
+        return decided._replace(floor=self.floor)
 
 
 def check_names(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from gaugeblock.reference.router.quality import QUALITIES
 from gaugeblock.reference.router.tables import (
     check_choice,
     check_name,
@@ -17,8 +18,20 @@ from gaugeblock.reference.router.urls import worker_id
 
 ROLES = ("regular", "prefill", "decode")
 TIERS = ("gpu", "cpu")
-"""In the order of preference: a CPU worker serves what no GPU worker may take."""
+"""In the order of preference, unless a rule or a band has another: a CPU worker serves what no GPU worker may take."""
 DEFAULT_POOL = "default"
+
+
+def check_tiers(field: str, value: object) -> tuple[str, ...]:
+    """Return an order of tiers.
+
+    Raises:
+        ValueError: it is no list of different tiers.
+    """
+    legal = isinstance(value, list | tuple) and value and all(tier in TIERS for tier in value)
+    if not legal or len(set(value)) < len(value):  # type: ignore[arg-type, call-overload] # a list, as just asked
+        raise ValueError(f"{field} must be a list of {', '.join(TIERS)}, the preferred one first; got {value!r}")
+    return tuple(value)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class WorkerSpec:
 
     ``models`` are the names it serves; without them the worker is asked. ``weight`` is its share beside the others of
     its pool. ``max_in_flight`` is the most requests that it gets at a time, None for no limit. ``bootstrap_port`` is
-    where a prefill worker hands its KV over.
+    where a prefill worker hands its KV over. ``quality`` is what it computes in, for requests that ask for a floor.
 
     Raises:
         ValueError: naming the field, the value and what is legal.
@@ -41,11 +54,13 @@ class WorkerSpec:
     weight: float = 1.0
     max_in_flight: int | None = None
     bootstrap_port: int | None = None
+    quality: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", worker_id(self.url))
         check_choice("role", self.role, ROLES, optional=False)
         check_choice("tier", self.tier, TIERS, optional=False)
+        check_choice("quality", self.quality, QUALITIES)
         check_name("pool", self.pool)
         object.__setattr__(self, "models", names_of("models", self.models))
         if self.weight is None:

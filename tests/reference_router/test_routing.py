@@ -104,7 +104,7 @@ def test_a_cpu_worker_serves_only_while_no_gpu_worker_may(tools: Any) -> None:
                 names = ("x-gaugeblock-tier", "x-gaugeblock-reason")
                 return (answer.status, *(answer.header(name) for name in names))  # type: ignore[return-value] # of two
 
-            assert (await ask())[:2] == (200, None)
+            assert (await ask())[:2] == (200, "gpu")
             assert (await ask("batch"))[:2] == (200, "cpu")
             assert (await ask("batch"))[2] != "degraded"
             gpu.healthy = False
@@ -114,7 +114,7 @@ def test_a_cpu_worker_serves_only_while_no_gpu_worker_may(tools: Any) -> None:
             gpu.healthy = True
             await tools.until(lambda: lab.state(gpu).available(), "gpu healthy again")
             before = len(cpu.calls)
-            assert {await ask() for _ in range(3)} <= {(200, None, "session_repinned"), (200, None, "session")}
+            assert {await ask() for _ in range(3)} <= {(200, "gpu", "session_repinned"), (200, "gpu", "session")}
             assert len(cpu.calls) == before
             lab.state(gpu).breaker._open()
             assert (await ask())[1:] == ("cpu", "degraded")
@@ -137,7 +137,65 @@ def test_a_full_gpu_worker_spills_over(tools: Any) -> None:
             second = await lab.post("/generate")
             assert (second.header("x-gaugeblock-tier"), second.header("x-gaugeblock-reason")) == ("cpu", "degraded")
             go.set()
-            assert (await first).header("x-gaugeblock-tier") is None
+            assert (await first).header("x-gaugeblock-tier") == "gpu"
+
+    tools.run(main())
+
+
+def test_bands_prefer_their_tiers(tools: Any) -> None:
+    async def main() -> None:
+        gpu, cpu = tools.Worker(), tools.Worker(spec={"tier": "cpu", "max_in_flight": 1})
+        rules = [
+            {"name": "both", "match": {"tenant": "rule"}, "band": "low", "tiers": ["gpu", "cpu"]},
+            {"name": "banded", "match": {"tenant": "banded"}, "band": "low"},
+        ]
+        async with tools.lab([gpu, cpu], rules=rules, band_tiers={"low": ["cpu", "gpu"]}) as lab:
+
+            async def tier(*headers: str) -> str | None:
+                answer = await lab.post("/generate", headers="".join(f"{header}\r\n" for header in headers))
+                assert answer.header("x-gaugeblock-reason") != "degraded"
+                return answer.header("x-gaugeblock-tier")  # type: ignore[no-any-return] # of the lab's answer
+
+            assert await tier() == "gpu"
+            assert await tier("X-Priority: high") == "gpu"
+            assert await tier("X-Priority: low") == "cpu"
+            assert await tier("X-Tenant: banded") == "cpu"
+            assert await tier("X-Tenant: rule") == "gpu", "a rule's own tiers outrank those of its band"
+            lab.state(cpu).breaker._open()
+            assert await tier("X-Priority: low") == "gpu", "not degraded: it got more than it asked for"
+
+    tools.run(main())
+
+
+def test_a_quality_floor_keeps_requests_off_lower_workers(tools: Any) -> None:
+    async def main() -> None:
+        gpu, cpu = tools.Worker(spec={"quality": "bf16"}), tools.Worker(spec={"tier": "cpu", "quality": "int8"})
+        rules = [{"name": "exact", "match": {"tenant": "exact"}, "floor": "fp32"}]
+        async with tools.lab([gpu, cpu], rules=rules, band_tiers={"low": ["cpu"]}) as lab:
+
+            async def ask(*headers: str) -> Any:
+                return await lab.post("/generate", headers="".join(f"{header}\r\n" for header in headers))
+
+            low = await ask("X-Priority: low", "X-Quality-Floor: int8")
+            assert (low.header("x-gaugeblock-tier"), low.header("x-gaugeblock-quality")) == ("cpu", "int8")
+            assert (await ask("X-Quality-Floor: BF16")).header("x-gaugeblock-quality") == "bf16"
+            assert (await ask("X-Priority: low", "X-Quality-Floor: bf16")).status == 503, "its band has no such tier"
+            lab.state(gpu).breaker._open()
+            assert (await ask("X-Quality-Floor: fp8")).status == 503
+            assert (await ask()).header("x-gaugeblock-tier") == "cpu"
+            refused = await ask("X-Quality-Floor: fp16")
+            assert (refused.status, b"int8, bf16" in refused.body) == (400, True)
+            assert (await ask("X-Tenant: exact")).status == 400
+            assert b"one of int4, int8" in (await ask("X-Quality-Floor: good")).body
+
+    tools.run(main())
+
+
+def test_where_no_worker_declares_a_quality_no_floor_is_read(tools: Any) -> None:
+    async def main() -> None:
+        async with tools.lab([tools.Worker()]) as lab:
+            answer = await lab.post("/generate", headers="X-Quality-Floor: nonsense\r\n")
+            assert (answer.status, answer.header("x-gaugeblock-tier")) == (200, None)
 
     tools.run(main())
 
