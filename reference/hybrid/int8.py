@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gaugeblock.reference.engine.loader import LayerWeights, Weights
 from gaugeblock.reference.hybrid.int8_product import LIMIT, integer_product
+from gaugeblock.reference.hybrid.rotation import Turn, turned
 
 SMALLEST = torch.finfo(torch.float32).tiny
 """The least scale: the smallest normal number, by which zeros stay zeros."""
@@ -29,7 +30,8 @@ class Int8Matrix:
     """A weight matrix: ``values`` [out, in] int8, ``scales`` [out] fp32.
 
     Input channels that are too large to be rounded with the others are ``wide_columns`` [k] int64, kept as ``wide``
-    [out, k] fp32; their ``values`` are zero. ``torch.nn.functional.linear`` and ``embedding`` take it in a weight
+    [out, k] fp32; their ``values`` are zero. What the input is multiplied by first is ``turn``: the matrix is one of
+    turned inputs then. ``torch.nn.functional.linear`` and ``embedding`` take it in a weight
     tensor's place, so the model's forward pass is the same code.
     """
 
@@ -37,9 +39,10 @@ class Int8Matrix:
     scales: Tensor
     wide_columns: Tensor | None = None
     wide: Tensor | None = None
+    turn: Turn = ()
 
     def dequantize(self) -> Tensor:
-        """Return the matrix that the integers stand for, [out, in] fp32."""
+        """Return the matrix that the integers stand for, of turned inputs, [out, in] fp32."""
         return self._rows(slice(None))
 
     def rows(self, index: Tensor) -> Tensor:
@@ -49,7 +52,7 @@ class Int8Matrix:
     @property
     def nbytes(self) -> int:
         """Bytes of all its tensors."""
-        parts = (self.values, self.scales, self.wide_columns, self.wide)
+        parts = (self.values, self.scales, self.wide_columns, self.wide, *self.turn)
         return sum(part.nbytes for part in parts if part is not None)
 
     def _rows(self, index: Any) -> Tensor:
@@ -89,6 +92,7 @@ def quantize(weight: Tensor) -> Int8Matrix:
 
 def linear(x: Tensor, matrix: Int8Matrix) -> Tensor:
     """Return ``x`` [tokens, in] fp32 times the transposed matrix, [tokens, out] fp32: integers, then wide columns."""
+    x = turned(x, matrix.turn)
     if matrix.wide_columns is None or matrix.wide is None:
         return _narrow(x, matrix)
     apart = x.index_select(1, matrix.wide_columns)  # [tokens, k]
