@@ -45,7 +45,9 @@ def load_weights(folder: Path, config: ModelConfig) -> Weights:
     path = folder / "model.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 # not a dict
+            # A copy, also of fp32: the file's own memory lies at any address, and with it change kernels and bits.
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     return _Reader(path, config, tensors).weights()

@@ -107,3 +107,21 @@ def test_impossible_engine_config(folder, fields):
     (name,) = fields
     with pytest.raises(ConfigError, match=f"{name} must be >="):
         Engine(EngineConfig(str(folder), **fields))
+
+
+def test_weights_lie_at_aligned_addresses_whatever_the_file(folder, tmp_path):
+    """Kernels, and with them bits, depend on where a matrix begins; a file's tensors begin anywhere."""
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    tensors = {name: tensor.float() for name, tensor in load_file(copy / "model.safetensors").items()}
+    for odd in range(1, 4):
+        save_file(tensors, copy / "model.safetensors", metadata={"pad": "x" * 8 * odd})
+        weights = load_weights(copy, load_config(copy))
+        every = [
+            weights.embed,
+            weights.norm,
+            weights.head,
+            *(t for layer in weights.layers for t in vars(layer).values()),
+        ]
+        assert {tensor.data_ptr() % 64 for tensor in every} == {0}
