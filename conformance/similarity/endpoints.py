@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gaugeblock.fixtures.errors import KitError, TargetFault
+from gaugeblock.fixtures.heap import collected_seldom
 from gaugeblock.fixtures.oracle import oracle_for
 from gaugeblock.fixtures.similarity.calibration import Calibration, model_digest
 from gaugeblock.fixtures.similarity.gates import GATES, Gate, Judgement, judge
@@ -91,7 +92,7 @@ def compare_endpoints(
         return _failed(chosen, "tokens", trouble, started)
     readers = readers_of((reference, other), folder, top, most=MOST if chosen.statistical else FEW)
     try:
-        with ThreadPoolExecutor(2) as pool:
+        with collected_seldom(), ThreadPoolExecutor(2) as pool:
             first, second = pool.map(lambda reader: reader.read(prompts), readers)
     except TargetFault as error:
         return _failed(chosen, "distributions", str(error), started)
