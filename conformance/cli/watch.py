@@ -50,6 +50,7 @@ def seconds_of(text: str) -> float:
     "--patience", default="5m", show_default=True, metavar="DURATION", help="How long the endpoint may be away."
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Candidates a position; default: as many as it gives.")
+@click.option("--priority", metavar="NAME", help="Sent as x-priority: low is what goes to a CPU lane.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of positions.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), metavar="P", help="Prometheus metrics on 127.0.0.1:P.")
 @click.option("--api-key-env", default="GAUGEBLOCK_API_KEY", show_default=True, metavar="VAR")
@@ -68,6 +69,7 @@ def watch(
     duration: str | None,
     patience: str,
     top: int | None,
+    priority: str | None,
     seed: int,
     metrics_port: int | None,
     api_key_env: str,
@@ -101,6 +103,7 @@ def watch(
         size=positions,
         seed=seed,
         top=top,
+        priority=priority,
     )
     with _metrics(metrics_port, interval) as note, Record(out, prompts) as record:
 

@@ -29,6 +29,7 @@ def watcher_for(
     size: int,
     seed: int,
     top: int | None,
+    priority: str | None = None,
 ) -> tuple[Watcher, Sequence[tuple[int, ...]]]:
     """Return a watcher of ``target``, and the token prompts that it draws from.
 
@@ -42,6 +43,7 @@ def watcher_for(
         size: positions a round.
         seed: of the order of positions.
         top: candidates a position; None: as many as each engine gives.
+        priority: sent as ``x-priority``, for the lane that is meant.
 
     Raises:
         KitError: nothing to believe, a calibration of another model or without the gate's variants, tokenizers that
@@ -60,6 +62,7 @@ def watcher_for(
     limits = calibration.limits(chosen)
     ids = [_tokens(prompt) for prompt in prompts]
     readers = readers_of(targets, folder, top, MOST)
+    readers[0].headers = None if priority is None else {"x-priority": priority}
     if reference is None and readers[0].names is not None:
         raise KitError(f"{target.url} names tokens by their text alone: give --reference URL beside --model")
     believed = Model.load(folder or Path()) if reference is None else Engine(Endpoint(readers[1], ids).ask)

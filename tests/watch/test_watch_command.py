@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from gaugeblock.fixtures.launch import free_port
 from gaugeblock.fixtures.similarity import calibration as files
 from gaugeblock.fixtures.similarity import prompts
 from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
+from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.watch import rounds
 
 
@@ -81,6 +83,25 @@ def test_a_wrong_engine_is_confirmed_and_its_metrics_say_so(url, null, monkeypat
     assert "gaugeblock_watch_positions_total" in scraped[-1]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+
+def test_the_lane_that_is_meant_is_asked_for_and_the_one_that_served_is_noted(url, null, tmp_path, monkeypatch):
+    sent = []
+    post = EngineTarget.post
+
+    def posted(self, path, body, headers=None, limits=None):
+        sent.append(headers)
+        reply = post(self, path, body, headers, limits)
+        if headers is None:
+            return reply
+        return replace(reply, headers={**reply.headers, "x-gaugeblock-lane": "cpu0", "x-gaugeblock-degraded": "fault"})
+
+    monkeypatch.setattr(EngineTarget, "post", posted)
+    args = ["--calibration", null, "--model", tiny_model(), "--rounds", 1, "--out", tmp_path, "--positions", 3]
+    assert run(url, *args, "--priority", "low").return_value == 0
+    assert sent.count({"x-priority": "low"}) >= 3
+    told = json.loads((tmp_path / "watch.jsonl").read_text())
+    assert (list(told["seconds"]), told["fallbacks"]) == (["cpu0"], 3)
 
 
 def test_few_candidates_leave_it_undecided(url, null):
