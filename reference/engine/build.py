@@ -56,8 +56,17 @@ def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Pat
         PlacementError: the placement is not one of this model, or exceeds the device's budget.
     """
     model = _build_model(config, model_config, load_weights(folder, model_config))
+    return scheduler_of(model, config, weights_digest(folder))
+
+
+def scheduler_of(model: LlamaModel, config: EngineConfig, revision: str) -> Scheduler:
+    """Lay out the KV cache of a model and return its scheduler; ``revision`` names the weights in every page's key.
+
+    Raises:
+        PlacementError: the pages exceed the device's budget; the model is closed then.
+    """
     try:
-        kv = build_kv(config, model_config, weights_digest(folder), model.new_storage)
+        kv = build_kv(config, model.config, revision, model.new_storage)
     except BaseException:
         model.close()
         raise

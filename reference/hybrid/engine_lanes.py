@@ -7,18 +7,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from gaugeblock.reference.engine.build import build_kv, build_scheduler
+import torch
+
+from gaugeblock.reference.engine.build import build_scheduler, scheduler_of
 from gaugeblock.reference.engine.config import ModelConfig, model_folder
-from gaugeblock.reference.engine.engine import Engine
+from gaugeblock.reference.engine.engine import Build, Engine
 from gaugeblock.reference.engine.loader import load_weights, weights_digest
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.types import EngineConfig, EngineStats, EventSink, GenerateRequest
+from gaugeblock.reference.hybrid.devices import DEVICES, open_device
 from gaugeblock.reference.hybrid.front import LaneFront
 from gaugeblock.reference.hybrid.http import asked_here
 from gaugeblock.reference.hybrid.int8 import int8_weights
 from gaugeblock.reference.hybrid.jobs import FrontConfig
 from gaugeblock.reference.hybrid.lanes import Lane, check_lanes
+from gaugeblock.reference.hybrid.operators import model_operators
+from gaugeblock.reference.hybrid.placed_model import PlacedModel
+from gaugeblock.reference.hybrid.placement import DEVICE
 from gaugeblock.reference.router.spec import TIERS
 from gaugeblock.reference.router.tables import check_choice, check_name, check_whole, record_fields, records
 
@@ -28,16 +34,28 @@ SECTIONS = ("front", "lanes")
 def int8_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:
     """As ``build_scheduler``, with INT8 layers, whose KV pages have keys of their own."""
     model = LlamaModel(model_config, int8_weights(load_weights(folder, model_config)))
-    return Scheduler(model, build_kv(config, model_config, f"{weights_digest(folder)} int8"), config)
+    return scheduler_of(model, config, f"{weights_digest(folder)} int8")
 
 
-BUILDS = {"fp32": build_scheduler, "int8": int8_scheduler}
-"""How the reference engine comes to a quality."""
+def device_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:
+    """As ``build_scheduler``, with every operator on the device of ``config``."""
+    weights = load_weights(folder, model_config)
+    placement = dict.fromkeys(model_operators(model_config.num_hidden_layers), DEVICE)
+    model = PlacedModel(model_config, weights, placement, open_device(config.device, config.device_budget))
+    return scheduler_of(model, config, weights_digest(folder))
+
+
+QUALITIES = ("fp32", "int8")
+"""What the reference engine can compute in."""
+PLACES = ("auto", "host", *DEVICES)
 
 
 @dataclass(frozen=True)
 class LaneSpec:
     """A lane of the reference engine, as a table of a file declares it. ``model`` is a folder, None for the common one.
+
+    A GPU lane in fp32 runs on ``device``: ``auto`` is CUDA where there is a GPU and else the host, ``pretend`` a part
+    of the host that counts as one. With a ``placement`` (a file) only some operators do. ``device_budget`` in bytes.
 
     Raises:
         ValueError: naming the field, the value and what is legal.
@@ -49,13 +67,30 @@ class LaneSpec:
     capacity: int = 8
     low_capacity: int | None = None
     model: str | None = None
+    device: str = "auto"
+    placement: str | None = None
+    device_budget: int | None = None
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_choice("tier", self.tier, TIERS, optional=False)
-        check_choice("quality", self.quality, tuple(BUILDS), optional=False)
+        check_choice("quality", self.quality, QUALITIES, optional=False)
+        check_choice("device", self.device, PLACES, optional=False)
+        on_host = self.tier != TIERS[0] or self.quality != QUALITIES[0] or self.device == "host"
+        if on_host and (self.device not in ("auto", "host") or self.placement is not None):
+            raise ValueError("device and placement are for a lane of tier gpu in fp32; any other runs on the host")
+        check_whole("device_budget", self.device_budget, 1)
         check_whole("capacity", self.capacity, 1)
         check_whole("low_capacity", self.low_capacity, 0, self.capacity)
+
+    @property
+    def build(self) -> Build:
+        """What makes its scheduler."""
+        if self.quality == "int8":
+            return int8_scheduler
+        gpu = self.tier == TIERS[0] and self.device != "host" and self.placement is None
+        whole = gpu and (self.device != "auto" or torch.cuda.is_available())
+        return device_scheduler if whole else build_scheduler
 
     @classmethod
     def of(cls, data: object) -> LaneSpec:
@@ -101,7 +136,7 @@ class HybridEngine:
             for spec, folder in zip(specs, folders, strict=True)
         ]
         check_lanes(lanes)  # before anything large is loaded
-        self.engines = [Engine(one, BUILDS[spec.quality]) for one, spec in zip(configs, specs, strict=True)]
+        self.engines = [Engine(one, spec.build) for one, spec in zip(configs, specs, strict=True)]
         built = [replace(lane, engine=engine) for lane, engine in zip(lanes, self.engines, strict=True)]
         self.front = LaneFront(built, front)
         first = self.engines[0]
@@ -162,6 +197,9 @@ def _lane_config(config: EngineConfig, spec: LaneSpec) -> EngineConfig:
     return replace(
         config,
         model_path=spec.model or config.model_path,
+        device=config.device if spec.device == "host" else spec.device,
+        placement_path=spec.placement,
+        device_budget=spec.device_budget,
         max_running_requests=spec.capacity,
         max_queued_requests=spec.capacity,
         disk_kv_path=None if disk is None else str(Path(disk) / spec.name),

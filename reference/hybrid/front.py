@@ -180,10 +180,22 @@ class LaneFront:
             return
         self._dispatching = True
         try:
-            while any(self._settle(job) for job in sorted(self._queue, key=self._turn)):
+            while self._settle_next():
                 pass
         finally:
             self._dispatching = False
+
+    def _settle_next(self) -> bool:
+        """Start or refuse the first in line for whom that can be decided; those who ask the same are asked once."""
+        must_wait = set()
+        for job in sorted(self._queue, key=self._turn):
+            if job.kind in must_wait:
+                continue
+            if self._settle(job):
+                return True
+            if job.until == math.inf:
+                must_wait.add(job.kind)
+        return False
 
     def _turn(self, job: Job) -> tuple[int, int]:
         """Return a job's place in line: what a lane has failed, what was passed over too often, then by priority."""
@@ -239,7 +251,8 @@ class LaneFront:
                 self._failed(job, attempt, finish.message or "it ended the request")
             else:
                 self._pass_on(job, attempt, event)
-            self._dispatch()
+            if finish is not None:  # there is room
+                self._dispatch()
 
     def _pass_on(self, job: Job, attempt: Attempt, event: TokenEvent) -> None:
         lane, now = attempt.state.lane.name, self._clock()

@@ -121,6 +121,11 @@ class Job:
         """Its priority as a number, 0 the most urgent."""
         return BANDS.index(self.qos.priority)
 
+    @property
+    def kind(self) -> tuple[str, str | None, frozenset[str]]:
+        """What decides about a request without a deadline: of two of a kind, one waits if the other does."""
+        return self.qos.priority, self.qos.floor, frozenset(self.tried)
+
     def asked(self, now: float) -> Asked:
         """Return what routing needs to know at a time."""
         done = len(self.request.output_ids) + len(self.tokens)

@@ -57,6 +57,12 @@ def operator_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, module in model.named_modules() if name and not any(module.children()))
 
 
+def model_operators(layers: int) -> tuple[str, ...]:
+    """Return the names of the operators of a model with so many layers, in the order in which they run."""
+    each = (of_layer(layer, operator) for layer in range(layers) for operator in OF_LAYER)
+    return (EMBED, *each, NORM, HEAD)
+
+
 def of_layer(layer: int, operator: str) -> str:
     """Return the full name of one of :data:`OF_LAYER`."""
     return f"model.layers.{layer}.{operator}"

@@ -137,6 +137,33 @@ def test_a_crash_of_the_gpu_lane_shows_no_seam(monkeypatch):
         hybrid.stop()
 
 
+def test_a_device_that_fails_is_left_and_used_again(monkeypatch):
+    specs = (LaneSpec("gpu", "gpu", "fp32", device="pretend"), BOTH_FP32[1])
+    hybrid = HybridEngine(CONFIG, specs)
+    assert len(hybrid.engines[0].scheduler.model.placement) > 10
+    hybrid.start()
+    try:
+        with TestClient(hybrid_app(hybrid)) as client:
+            right = ask(client, sampling_params=SAMPLING).json()
+            model, calls = hybrid.engines[0].scheduler.model, []
+            norm = model.get_submodule("model.norm")
+            forward = norm.forward
+
+            def fails_once(*args):
+                calls.append(1)
+                if len(calls) == 6:
+                    raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+                return forward(*args)
+
+            monkeypatch.setattr(norm, "forward", fails_once)
+            moved, again = (ask(client, sampling_params=SAMPLING).json() for _ in range(2))
+            assert moved["output_ids"] == again["output_ids"] == right["output_ids"]
+            assert moved["meta_info"]["lanes"] == ["gpu", "cpu"]
+            assert again["meta_info"]["lane"] == "gpu", "one fault opens no breaker, and ends no engine"
+    finally:
+        hybrid.stop()
+
+
 def test_files_of_lanes(tmp_path):
     path = tmp_path / "lanes.toml"
     path.write_text('[front]\npatience = 4\n[[lanes]]\nname = "a"\ntier = "cpu"\nquality = "int8"\ncapacity = 2\n')
@@ -154,6 +181,8 @@ def test_files_of_lanes(tmp_path):
         ("[lane]", "one of front, lanes"),
         ('[[lanes]]\nname = "a"\ntier = "cpu"\nquality = "bf16"', r"lane 1 \('a'\): quality must be one of fp32, int8"),
         ('[[lanes]]\nname = "a"', "needs a tier"),
+        ('[[lanes]]\nname = "a"\ntier = "cpu"\nquality = "fp32"\ndevice = "cuda"', "any other runs on the host"),
+        ('[[lanes]]\nname = "a"\ntier = "gpu"\nquality = "fp32"\ndevice = "tpu"', "auto, host, pretend, cuda"),
         ("[front]\nqueue = 3", "has no field 'queue'"),
         ("[front", "lanes.toml: "),
     ],
