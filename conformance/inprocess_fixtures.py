@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess_kv import KVBench
     from gaugeblock.fixtures.targets.inprocess_placed import PlacedTarget
     from gaugeblock.fixtures.targets.inprocess_tiers import TierBenches
+    from gaugeblock.fixtures.targets.int8_target import Int8Target
     from gaugeblock.fixtures.targets.kv_target import KVFactory, KVTarget
     from gaugeblock.fixtures.targets.pretend_devices import PretendDevices
 
@@ -43,11 +44,25 @@ def inprocess(request: pytest.FixtureRequest) -> InProcess:
 
 
 @pytest.fixture(scope="session")
-def int8(inprocess: InProcess) -> InProcess:
+def int8_linear(request: pytest.FixtureRequest) -> Int8Target:
+    """The INT8 linear layer under check: that of ``--gb-int8``, or the reference's."""
+    named: str | None = request.config.stash[OPTIONS].int8
+    with needs_torch():
+        from gaugeblock.reference.hybrid import int8
+    if named is None:
+        return int8
+    from gaugeblock.fixtures.targets.int8_target import load_int8
+
+    request.config.stash[TARGETS]["int8"] = {"target": named}
+    return load_int8(named)
+
+
+@pytest.fixture(scope="session")
+def int8(request: pytest.FixtureRequest, inprocess: InProcess, int8_linear: Int8Target) -> InProcess:
     """The same model on the CPU path: INT8 weights and activations in every layer."""
     from gaugeblock.fixtures.targets.inprocess import quantized
 
-    return quantized(inprocess)
+    return quantized(inprocess, None if request.config.stash[OPTIONS].int8 is None else int8_linear)
 
 
 @pytest.fixture(scope="session")

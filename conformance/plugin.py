@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gb-router", metavar="NAME", help="a router that the kit can start: reference, sglang-router, smg")
     add("--gb-kernels", metavar="MODULE", help="a module whose ops are held to the kernel contracts")
     add("--gb-kv", metavar="MODULE", help="a module (or MODULE:FACTORY) whose KV manager is held to the kv checks")
+    add("--gb-int8", metavar="MODULE", help="a module whose INT8 linear layer is held to the hybrid checks of INT8")
     add("--gb-op", action="append", default=[], metavar="NAME", help="of the kernels only this op; repeatable")
     add("--gb-model", metavar="PATH", help="the model's Hugging Face folder, for tokenizer and oracle")
     add("--gb-api-key-env", default="GAUGEBLOCK_API_KEY", metavar="VAR", help="variable that holds the API key")
@@ -59,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def is_active(config: pytest.Config) -> bool:
     """Whether any option of the kit was given."""
-    targets = ("gb_engine_url", "gb_router_url", "gb_router_cmd", "gb_router", "gb_kernels", "gb_kv")
+    targets = ("gb_engine_url", "gb_router_url", "gb_router_cmd", "gb_router", "gb_kernels", "gb_kv", "gb_int8")
     names = ("gb", *targets, "gb_check", "gb_fault", "gb_update_golden")
     return any(config.getoption(name, default=None) for name in names)
 

@@ -21,6 +21,7 @@ from gaugeblock.conformance.selection import Selection, parse_skips, read_expect
 from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, prepare_out, write_outputs
 from gaugeblock.fixtures.errors import KitError, TargetGone, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, planted
+from gaugeblock.fixtures.targets.int8_target import try_int8
 from gaugeblock.fixtures.targets.kv_target import try_kv
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.targets.probe import FEATURES as ENGINE_FEATURES
@@ -99,8 +100,10 @@ class KitSession:
             return True
         if check.layer not in self.selection.layers:
             return False
-        if self.options.kv and check.layer == "kv" and "kv_target" not in getattr(item, "fixturenames", ()):
-            return False  # it looks inside of the reference manager, which is not what the user named
+        named = {"kv": (self.options.kv, "kv_target"), "hybrid": (self.options.int8, "int8_linear")}
+        module, fixture = named.get(check.layer, (None, ""))
+        if module and fixture not in getattr(item, "fixturenames", ()):
+            return False  # it looks inside of the reference, which is not what the user named
         if check.level == "core":
             self.run.core.add(check.id)
         return self.selection.wants(check)
@@ -291,6 +294,7 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         model=get("gb_model"),
         kernels=get("gb_kernels"),
         kv=get("gb_kv"),
+        int8=get("gb_int8"),
         api_key_env=get("gb_api_key_env"),
         request_timeout=get("gb_timeout"),
         claims=frozenset(get("gb_claim")),
@@ -325,6 +329,10 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         if not _importable(options.kv.partition(":")[0]):
             raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")
         try_kv(options.kv)
+    if options.int8:
+        if not _importable(options.int8):
+            raise KitError(f"no module {options.int8!r} with an INT8 linear: is it installed, or on PYTHONPATH?")
+        try_int8(options.int8)
     if options.router_workers is not None:
         parse_workers(options.router_workers)
     if options.router_cmd:

@@ -168,6 +168,7 @@ def reproduce(result: Result, options: TargetOptions) -> str:
         ("--router", options.router_name),
         ("--kernels", options.kernels),
         ("--kv", options.kv),
+        ("--int8", options.int8),
         ("--model", options.model),
         ("--fault", options.fault),
     ]

@@ -38,6 +38,7 @@ IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in
 @click.option("--router-hosts", is_flag=True, help="Router and scripted workers at addresses of their own (Linux).")
 @click.option("--kernels", metavar="MODULE", help="A module whose ops are held to the kernel contracts.")
 @click.option("--kv", metavar="MODULE", help="A module whose KV manager is held to the checks of tiers and prefixes.")
+@click.option("--int8", metavar="MODULE", help="A module whose quantize and linear are held to the checks of INT8.")
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Of the kernels only this op; repeatable.")
 @click.option("--model", metavar="PATH", help="The model's folder: enables the tokenizer, template and oracle checks.")
 @click.option("--layer", "layers", multiple=True, metavar="LAYER", help=f"Only this layer ({', '.join(LAYERS)}).")
@@ -107,7 +108,8 @@ class _Frame:
         """Return the check packages to collect."""
         named = any(a in args for a in ("--gb-engine-url", "--gb-router-url", "--gb-router-cmd", "--gb-router"))
         layers = self.layers or (("engine", "router", "load") if named else tuple(LAYERS))
-        lower = [layer for layer, option in (("kernels", "--gb-kernels"), ("kv", "--gb-kv")) if option in args]
+        modules = (("kernels", "--gb-kernels"), ("kv", "--gb-kv"), ("hybrid", "--gb-int8"))
+        lower = [layer for layer, option in modules if option in args]
         if lower and not self.layers:
             layers = (*lower, *(layers if named else ()))
         if any(layer in IN_PROCESS for layer in layers) or not named:

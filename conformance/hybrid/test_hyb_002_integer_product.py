@@ -10,7 +10,7 @@ from gaugeblock.conformance.check import check
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gaugeblock.fixtures.targets.inprocess import InProcess
+    from gaugeblock.fixtures.targets.int8_target import Int8Target
 
 WIDTHS = (64, 704, 1100)  # the last is wider than sums of INT8 products that fp32 holds exactly
 SLACK = 1e-5  # of Σ|x||w|: fp32 rounding of the scales and of the result, far below half a step of INT8
@@ -26,7 +26,7 @@ SLACK = 1e-5  # of Σ|x||w|: fp32 rounding of the scales and of the result, far 
         "https://github.com/1bit-MONSTER/1bit-MONSTER/issues/153",
     ),
 )
-def test_hyb_002(int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_002(int8_linear: Int8Target, record_property: Callable[[str, object], None]) -> None:
     """An INT8 product is wrong by no more than the rounding of its operands
 
     Extremes show sums that saturate (u8 times s8 in pairs of 16 bits), channels of very different size show a scale
@@ -35,12 +35,11 @@ def test_hyb_002(int8: InProcess, record_property: Callable[[str, object], None]
     import torch
 
     from gaugeblock.fixtures.targets.inprocess import target_call
-    from gaugeblock.reference.hybrid import int8 as target
 
     worst = 0.0
     for name, x, weight in _cases():
         with target_call(f"{name}: the INT8 product"):
-            actual = target.linear(x, target.quantize(weight))
+            actual = int8_linear.linear(x, int8_linear.quantize(weight))
         assert actual.shape == (len(x), len(weight)), f"{name}: shape {tuple(actual.shape)}"
         exact = x.double() @ weight.double().T
         share = (actual.double() - exact).abs() / _allowed(x.double(), weight.double())

@@ -10,6 +10,7 @@ from gaugeblock.conformance.hybrid.bounds import MATES_OVERLAP
 
 if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.inprocess import InProcess
+    from gaugeblock.fixtures.targets.int8_target import Int8Target
 
 PROMPTS = 6
 
@@ -22,7 +23,7 @@ PROMPTS = 6
     "(seen: .949 between two right orders; one scale for the whole batch gives .01)",
     sources=("https://github.com/thinking-machines-lab/batch_invariant_ops",),
 )
-def test_hyb_004(int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_004(int8: InProcess, int8_linear: Int8Target, record_property: Callable[[str, object], None]) -> None:
     """A request's INT8 result does not depend on its batch-mates
 
     One scale for a whole batch of activations makes a quiet request coarse when a loud one comes along. Look at the
@@ -32,15 +33,14 @@ def test_hyb_004(int8: InProcess, record_property: Callable[[str, object], None]
 
     from gaugeblock.conformance.similarity import compare
     from gaugeblock.fixtures.targets.inprocess import held_out_prompts, target_call
-    from gaugeblock.reference.hybrid import int8 as target
 
     generator = torch.Generator().manual_seed(4)
     x, weight = (torch.randn(rows, 256, generator=generator) for rows in (9, 64))
     x *= 10.0 ** torch.linspace(-2, 2, 9)[:, None]  # quiet and loud rows
     with target_call("the INT8 product"):
-        matrix = target.quantize(weight)
-        together = target.linear(x, matrix)
-        alone = torch.cat([target.linear(row[None], matrix) for row in x])
+        matrix = int8_linear.quantize(weight)
+        together = int8_linear.linear(x, matrix)
+        alone = torch.cat([int8_linear.linear(row[None], matrix) for row in x])
     rows = (together != alone).any(dim=1).nonzero().flatten().tolist()
     assert not rows, f"rows {rows} of a product change with the other rows of the batch"
 

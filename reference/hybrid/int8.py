@@ -90,13 +90,24 @@ def quantize(weight: Tensor) -> Int8Matrix:
     return Int8Matrix(to_int8(weight, scales), scales[:, 0])
 
 
+def keep_wide(weight: Tensor, columns: Tensor) -> Int8Matrix:
+    """Quantise ``weight`` [out, in] fp32 without its input channels ``columns`` [k] int64, which stay fp32."""
+    narrow = quantize(weight.index_fill(1, columns, 0.0))
+    return replace(narrow, wide_columns=columns, wide=weight.index_select(1, columns))
+
+
 def linear(x: Tensor, matrix: Int8Matrix) -> Tensor:
     """Return ``x`` [tokens, in] fp32 times the transposed matrix, [tokens, out] fp32: integers, then wide columns."""
     x = turned(x, matrix.turn)
     if matrix.wide_columns is None or matrix.wide is None:
         return _narrow(x, matrix)
-    apart = x.index_select(1, matrix.wide_columns)  # [tokens, k]
-    return _narrow(x.index_fill(1, matrix.wide_columns, 0.0), matrix).addmm_(apart, matrix.wide.t())
+    wide = x.index_select(1, matrix.wide_columns)  # [tokens, k]
+    return _narrow(set_apart(x, matrix.wide_columns), matrix).addmm_(wide, matrix.wide.t())
+
+
+def set_apart(x: Tensor, columns: Tensor) -> Tensor:
+    """Return ``x`` [tokens, in] with its wide ``columns`` [k] as zeros, so that a token's scale is not theirs."""
+    return x.index_fill(1, columns, 0.0)
 
 
 def _narrow(x: Tensor, matrix: Int8Matrix) -> Tensor:

@@ -79,6 +79,8 @@ def answer(status, body, kind="application/json"):
         (["verify", "--kv", "math"], ["no function make_kv_target(pages, below)"]),
         (["verify", "--kv", "builtins:slice"], ["slice(4, 4) gave slice(4, 4, None), which lacks name, page_tokens"]),
         (["verify", "--kv", "builtins:isinstance"], ["'builtins:isinstance' gives no KV manager", "raised TypeError"]),
+        (["verify", "--int8", "no.such.int8"], ["no module 'no.such.int8'", "PYTHONPATH"]),
+        (["verify", "--int8", "math"], ["'math' lacks quantize and linear"]),
         (["verify", "--claim", "chatt"], ["unknown feature 'chatt'", "Did you mean 'chat'"]),
         (["verify", "--nope"], ["No such option"]),
         (["serve", "engine", "--model", "nowhere"], ["no model folder", "config.json"]),

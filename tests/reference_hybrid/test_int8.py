@@ -74,3 +74,11 @@ def test_all_matrices_are_quantised_and_norms_are_not():
     exact, rough = (LlamaModel(config, w).forward_full(ids) for w in (weights, quantized))
     assert rough.shape == exact.shape == (40, 320)
     assert 0 < (rough - exact).abs().max() < 5
+
+
+def test_a_products_operands_are_left_alone(randn):
+    x, weight = randn(4, 32), randn(8, 32)
+    before = x.clone(), weight.clone()
+    int8.linear(x, int8.keep_wide(weight, torch.tensor([2])))
+    assert torch.equal(x, before[0])
+    assert torch.equal(weight, before[1])
