@@ -34,7 +34,7 @@ if len(sys.argv) > 2:
     engine.gate.clear()
     server.GRACE_SECONDS = float(sys.argv[2])
 try:
-    server.run(engine, server.listening_socket("127.0.0.1", 0))
+    server.run(engine, server.listening_socket("127.0.0.1", 0), server.build_app(engine))
 finally:
     engine.stop()
 """
