@@ -40,7 +40,7 @@ def test_hyb_032(pretend: type[PretendDevices], record_property: Callable[[str, 
     missing = sorted(set(expected) - set(edges))
     assert not missing, f"no edge for {missing}, which the model computes with"
     assert edges == expected, f"edges that differ: {dict(edges.items() ^ expected.items())}"
-    assert {edge.tensors for edge in profile.edges} == {1}
+    assert len(profile.edges) == len(edges), "an operator reads one tensor twice"
     for name, operator in profile.by_name.items():
         (call,) = operator.calls
         rows = 1 if name == "head" else ROWS

@@ -19,6 +19,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gaugeblock.reference.hybrid.profile import INPUT, OUTPUT, Edge
 
 Span = tuple[int, int]  # first byte in its storage, and the byte behind its last one
+PRODUCTS = (
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "mv",
+    "addmv",
+    "_int_mm",
+    "_scaled_",
+    "scaled_dot",
+    "convolution",
+    "mkldnn",
+)
+"""How the names of aten's matrix products begin."""
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -89,6 +103,7 @@ class DataFlow(TorchDispatchMode):
         self.calls: list[Watched] = []
         self.kinds: dict[str, str] = {}
         self.containers: set[str] = set()
+        self.heavy: set[str] = set()  # operators with a matrix product among their operations
         self._module = module
         self._stack: list[Watched] = []
         self._maker: dict[int, str] = {}  # storage → operator
@@ -96,7 +111,7 @@ class DataFlow(TorchDispatchMode):
         self._now = 0
         self._alive: list[Tensor] = []  # a storage that were freed would give its number to another one
         self._kept: dict[int, list[tuple[Span, str, int]]] = {}  # storage → parameters, buffers and what else outlives
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        for name, tensor in _kept_by(module):
             self._keep(name, tensor)
 
     def watch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -120,12 +135,15 @@ class DataFlow(TorchDispatchMode):
 
     def edges(self) -> tuple[Edge, ...]:
         """Return what goes from one operator to another, in the order in which it is first read."""
-        sizes: dict[tuple[str, str], list[int]] = {}
+        numbers: dict[str, dict[int, int]] = {}  # by producer and storage
+        sizes: dict[tuple[str, str, int], int] = {}
         for call in self.calls:
-            for maker, tensors in call.sources():
+            for (maker, storage), views in call.reads.items():
                 if maker != call.name:
-                    sizes.setdefault((maker, call.name), []).append(size_of(tensors))
-        return tuple(Edge(*ends, sum(found), len(found)) for ends, found in sizes.items())
+                    number = numbers.setdefault(maker, {}).setdefault(storage, len(numbers[maker]))
+                    key = (maker, call.name, number)
+                    sizes[key] = max(sizes.get(key, 0), size_of(views.values()))
+        return tuple(Edge(maker, reader, size, number) for (maker, reader, number), size in sizes.items())
 
     def results(self, call: Watched) -> list[list[Tensor]]:
         """Return what others read of a call's results, a storage at a time."""
@@ -151,6 +169,8 @@ class DataFlow(TorchDispatchMode):
         is_view = results and not func._schema.is_mutable and all(_storage(r) in storages for r in results)
         if self._stack and not is_view:
             self._now += 1
+            if func.name().partition("::")[2].partition(".")[0].startswith(PRODUCTS):
+                self.heavy.add(self._stack[-1].name)
             for tensor in given:
                 self._read(self._stack[-1], tensor)
             for tensor in results:
@@ -163,7 +183,7 @@ class DataFlow(TorchDispatchMode):
         self.kinds[name] = type(sub).__name__
         self.calls.append(call)
         self._stack.append(call)
-        for _, tensor in [*sub.named_parameters(recurse=False), *sub.named_buffers(recurse=False)]:
+        for _, tensor in _own(sub):
             self._read(call, tensor)  # also what a kernel reads that does not go through the dispatcher
         if any(True for _ in sub.children()):
             self.containers.add(name)
@@ -220,11 +240,26 @@ def size_of(views: Iterable[Tensor]) -> int:
     return min(sum(tensor.nbytes for tensor in tensors), tensors[0].untyped_storage().nbytes())
 
 
+def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return a module's own parameters and buffers, and the tensors that it has as plain attributes."""
+    plain = [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain]
+
+
+def _kept_by(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    seen = set()
+    for path, sub in module.named_modules():
+        for name, tensor in _own(sub):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield f"{path}.{name}".lstrip("."), tensor
+
+
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _span(tensor: Tensor) -> Span:
-    first = tensor.storage_offset() * tensor.element_size()
+    first = int(tensor.storage_offset()) * tensor.element_size()
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
     return first, first + (reach * tensor.element_size() if tensor.numel() else 0)

@@ -51,6 +51,7 @@ class Call:
 class Operator:
     """A leaf module, or (``own``) what a container computes itself between its children, such as attention.
 
+    ``heavy`` ones compute matrix products, attention among them.
     ``weights`` maps the tensors it keeps (parameters, buffers, caches) to bytes; two operators with one name in it
     share that tensor.
     """
@@ -58,6 +59,7 @@ class Operator:
     name: str
     kind: str
     own: bool
+    heavy: bool
     weights: Mapping[str, int]
     calls: tuple[Call, ...]
 
@@ -68,12 +70,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Edge:
-    """``tensors`` tensors of ``bytes`` together go from ``producer`` to ``consumer`` in a pass."""
+    """``consumer`` reads ``bytes`` of a tensor that ``producer`` made. ``tensor`` tells those of one producer apart."""
 
     producer: str
     consumer: str
     bytes: int
-    tensors: int
+    tensor: int
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ class Link:
     latency: float
     bandwidth: float
 
-    def seconds(self, size: int, tensors: int = 1) -> float:
-        """Return the time that ``tensors`` copies of ``size`` bytes together take."""
-        return tensors * self.latency + size / self.bandwidth
+    def seconds(self, size: int) -> float:
+        """Return the time that a copy of ``size`` bytes takes."""
+        return self.latency + size / self.bandwidth
 
 
 @dataclass(frozen=True)

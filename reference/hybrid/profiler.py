@@ -191,7 +191,8 @@ def _operators(flow: DataFlow, timings: Mapping[str, list[Timing]]) -> tuple[tup
         else:
             rest = {place: rest[place] + seconds[place].median for place in PLACES}
     operators = [
-        Operator(name, flow.kinds[name], name in flow.containers, weights[name], tuple(calls[name])) for name in names
+        Operator(name, flow.kinds[name], name in flow.containers, name in flow.heavy, weights[name], tuple(calls[name]))
+        for name in names
     ]
     return tuple(operators), rest
 
@@ -211,11 +212,13 @@ def _call(flow: DataFlow, call: Watched, seconds: Mapping[str, Timing]) -> Call:
 @contextmanager
 def _unchanged(module: nn.Module) -> Iterator[None]:
     """Give buffers and random state back as they were: passes in training mode change both."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with torch.random.fork_rng():
         try:
             yield
         finally:
             with torch.no_grad():
-                for buffer, value in before:
-                    buffer.copy_(value)
+                for name, value in before.items():
+                    buffer = module.get_buffer(name)
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
