@@ -25,7 +25,7 @@ def test_hyb_032(pretend: type[PretendDevices], record_property: Callable[[str, 
     What a plan moves is an edge. One that is missing (a residual that jumps over a layer) is a transfer that nobody
     reckons with. Look at how a tensor's producer is found, and at views, which move no bytes of their own.
     """
-    from gaugeblock.fixtures.targets.pretend_devices import LINK, ROWS, WIDTH, Model, model_input
+    from gaugeblock.fixtures.targets.pretend_devices import BANDWIDTH, LATENCY, ROWS, WIDTH, Model, model_input
 
     world = pretend()
     profile = world.profile(Model(world), (model_input(),))
@@ -55,6 +55,6 @@ def test_hyb_032(pretend: type[PretendDevices], record_property: Callable[[str, 
     shared = set(profile.by_name["first"].weights) & set(profile.by_name["head"].weights)
     assert shared == {"first.weight"}, f"first and head share one weight, the profile has {shared or 'none'}"
     for link in (profile.to_device, profile.to_host):
-        assert abs(link.latency / LINK.latency - 1) <= SLACK, f"a copy's latency is {link.latency:g} s"
-        assert abs(link.bandwidth / LINK.bandwidth - 1) <= SLACK, f"the bandwidth is {link.bandwidth:g} bytes/s"
+        assert abs(link.latency / LATENCY - 1) <= SLACK, f"a copy's latency is {link.latency:g} s"
+        assert abs(link.bandwidth / BANDWIDTH - 1) <= SLACK, f"the bandwidth is {link.bandwidth:g} bytes/s"
     record_property("evidence", f"{len(edges)} edges and {len(profile.operators)} operators, all as written")

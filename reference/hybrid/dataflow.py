@@ -95,11 +95,11 @@ class Watched:
             yield maker, list(views.values())
 
 
-class DataFlow(TorchDispatchMode):
+class DataFlow(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
     """Watches one pass of ``module``; :meth:`watch` runs it."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # torch's
         self.calls: list[Watched] = []
         self.kinds: dict[str, str] = {}
         self.containers: set[str] = set()
@@ -113,6 +113,10 @@ class DataFlow(TorchDispatchMode):
         self._kept: dict[int, list[tuple[Span, str, int]]] = {}  # storage → parameters, buffers and what else outlives
         for name, tensor in _kept_by(module):
             self._keep(name, tensor)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled while this watches; True imports torch's compiler, for seconds
 
     def watch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run one pass and return its output."""

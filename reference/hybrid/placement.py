@@ -24,8 +24,8 @@ class Placement:
 
     ``devices`` maps the operator's name (that of its submodule, ``model.layers.0.mlp.down_proj``) to ``"host"`` or
     ``"device"``. ``predicted_seconds`` is the modelled latency of one forward pass, ``device_bytes`` what the device
-    holds for it at most, ``transfers`` the number of tensors that go over the bus in one pass. A better placement can be
-    faster by ``gap_seconds`` at most; 0 says that there is none.
+    holds for it at most, ``transfers`` the number of tensors that go over the bus in one pass. A better placement can
+    be faster by ``gap_seconds`` at most; 0 says that there is none.
     """
 
     strategy: str

@@ -45,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Priced:
-    """The cheapest ways on from every state at prices λ: their ticks plus λ · bytes, and the bytes, [states, prices]."""
+    """The cheapest ways on from every state at prices λ: ticks plus λ · bytes, and the bytes, [states, prices]."""
 
     prices: Floats
     cheapest: list[Floats]

@@ -18,6 +18,7 @@ from gaugeblock.reference.hybrid.placement_problem import ON_DEVICE, ON_HOST, Pr
 
 Ints = NDArray[np.int64]
 State = tuple[int, ...]
+Slot = int | str  # the number of a value, or the name of weights
 SIDES = (1, 2)  # bits of the host and of the device
 BOTH = 3
 RESOLUTION = 2**44  # ticks in the sum of all costs: integers tie exactly, and float64 holds any sum of them
@@ -64,7 +65,7 @@ class _Walk:
         self.reads: list[list[int]] = [[] for _ in range(self.count)]
         self.waits: list[list[int]] = [[] for _ in range(self.count)]
         self.makes: list[list[int]] = [[] for _ in range(self.count)]
-        self.last_use: dict[int | str, int] = {}
+        self.last_use: dict[Slot, int] = {}
         for number, value in enumerate(problem.values):
             made = -1 if value.producer is None else value.producer
             if made >= 0:
@@ -91,11 +92,11 @@ class _Walk:
                     self.last_use[name] = users[name][-1]
 
     def stages(self) -> list[Stage]:
-        slots = tuple(self.start)
+        slots: tuple[Slot, ...] = tuple(self.start)
         states: list[State] = [tuple(self.start.values())]
         found = []
         for i in range(self.count):
-            made = (*self.makes[i], *self.waits[i], *(name for name, _ in self.shared[i]))
+            made: tuple[Slot, ...] = (*self.makes[i], *self.waits[i], *(name for name, _ in self.shared[i]))
             behind = tuple(slot for slot in dict.fromkeys((*slots, *made)) if self.last_use[slot] > i)
             index: dict[State, int] = {}
             rows = [self._choices(i, dict(zip(slots, state, strict=True)), behind, index) for state in states]
@@ -107,7 +108,7 @@ class _Walk:
         return found
 
     def _choices(
-        self, i: int, known: dict[int | str, int], behind: tuple[int | str, ...], index: dict[State, int]
+        self, i: int, known: dict[Slot, int], behind: tuple[Slot, ...], index: dict[State, int]
     ) -> list[tuple[int, int, int]]:
         """Return (ticks, bytes, next state) of the host and of the device."""
         host = self._choose(i, ON_HOST, dict(known), behind, index)
@@ -116,7 +117,7 @@ class _Walk:
         return [host, self._choose(i, ON_DEVICE, known, behind, index)]
 
     def _choose(
-        self, i: int, place: int, known: dict[int | str, int], behind: tuple[int | str, ...], index: dict[State, int]
+        self, i: int, place: int, known: dict[Slot, int], behind: tuple[Slot, ...], index: dict[State, int]
     ) -> tuple[int, int, int]:
         cost, size, side = self.times[i][place], self.alone[i] if place else 0, SIDES[place]
         for value in self.reads[i]:

@@ -3,7 +3,7 @@
 | strategy | what it does |
 |---|---|
 | ``operator`` | the placement whose modelled latency is lowest |
-| ``edge-of-gpu`` | matrix products and attention on the device, in the order of the pass as many as fit; the rest on the host |
+| ``edge-of-gpu`` | matrix products and attention on the device, in their order as many as fit; the rest on the host |
 | ``cpu`` | everything on the host |
 
 ``operator`` is exact on a chain and on any graph in which few values are alive at once, such as a transformer with its

@@ -129,7 +129,11 @@ class Profile:
 
         Clocks and synchronisation around each call make the parts longer than the whole; this takes that out again.
         """
-        return self.whole[place].median / self.timed(place)
+        return self._shares[place]
+
+    @cached_property
+    def _shares(self) -> dict[str, float]:
+        return {place: self.whole[place].median / self.timed(place) for place in PLACES}
 
     def cost(self, name: str, place: str) -> float:
         """Return an operator's part of a pass without instruments, in seconds: all of them and the overhead make it."""
