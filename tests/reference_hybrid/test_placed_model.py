@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.fixtures.targets.inprocess import load_inprocess, mixed_prompt
+from gaugeblock.fixtures.targets.inprocess_placed import PlacedTarget
 from gaugeblock.reference.engine.batch import Span, build_batch
 from gaugeblock.reference.engine.config import load_config
 from gaugeblock.reference.engine.engine import Engine
@@ -236,3 +238,27 @@ def test_a_placement_that_does_not_fit_is_refused_at_the_start(tmp_path):
         Engine(replace(config, device_budget=0))
     with pytest.raises(PlacementError, match="cannot read the placement"):
         Engine(replace(config, placement_path=str(tmp_path / "none.json")))
+
+
+@pytest.mark.parametrize(("fails", "comes_back"), [("_fetch", False), ("_put", True)], ids=["leaves", "comes back"])
+def test_a_device_that_fails_while_a_page_moves(fails, comes_back, monkeypatch):
+    """The one that is admitted is ended, once; its pages are free, and the same request is served afterwards."""
+    target, device = load_inprocess(), PretendDevice()
+    lab = PlacedTarget(target).lab(on_device(ATTENTION), device, page_size=16, max_total_tokens=64, host_kv_tokens=256)
+    prompts = [mixed_prompt(name, 50) for name in "ab"]
+    lab.ask("first", prompts[0], tops=False)
+    if comes_back:
+        lab.ask("second", prompts[1], tops=False)  # the first one's pages are in the host tier now
+    prompt = prompts[0 if comes_back else 1]
+    lab.add("moved", prompt, new=3, logprobs_from=49)
+    with monkeypatch.context() as patch:
+        patch.setattr(device, fails, lambda tensor: 1 / 0)
+        lab.step()
+    finish = lab.answers["moved"].finish
+    assert finish is not None
+    assert finish.message == f"device 'pretend' failed at {ATTENTION}: ZeroDivisionError: division by zero"
+    assert not lab.scheduler.has_work
+    assert lab.scheduler.kv.pool.free == lab.scheduler.kv.pool.total
+    again = lab.ask("again", prompt, new=3, logprobs_from=49)
+    assert again.ids == target.lab(page_size=16).ask("host", prompt, new=3).ids
+    assert (again.hit > 0) == comes_back, "the host tier keeps what it has"
