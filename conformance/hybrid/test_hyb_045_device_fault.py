@@ -67,7 +67,11 @@ def test_hyb_045(placed: PlacedTarget, record_property: Callable[[str, object], 
                 f"{name}, after the device had failed, differs from the host"
             )
         lab.close()
-    record_property("evidence", f"{failed} requests ended by {len(FUSES)} failures, the next ones right")
+    assert failed == 2 * len(FUSES), (
+        f"{failed} requests ran when the device failed {len(FUSES)} times, wanted are two each"
+    )
+    _hold_admission(placed)
+    record_property("evidence", f"{failed + 1} requests ended by {len(FUSES) + 1} failures, the next ones right")
 
 
 def _hold_ends(lab: PlacedLab, running: list[str], operators: tuple[str, ...]) -> int:
@@ -85,6 +89,29 @@ def _hold_ends(lab: PlacedLab, running: list[str], operators: tuple[str, ...]) -
     waiting = [sequence.rid for sequence in lab.scheduler.waiting]
     assert waiting == ["third"], f"{waiting} wait instead of the third request"
     return len(running)
+
+
+def _hold_admission(placed: PlacedTarget) -> None:
+    """Let the device fail in an admission: pages were taken, others evicted for them, and one is brought back."""
+    from gaugeblock.fixtures.targets.inprocess import mixed_prompt
+    from gaugeblock.fixtures.targets.inprocess_placed import FailingDevice
+
+    device = FailingDevice()
+    fields = {"page_size": PAGE, "max_total_tokens": 4 * PAGE, "host_kv_tokens": 8 * PAGE}
+    lab = placed.lab(dict.fromkeys(placed.operators, "device"), device, None, **fields)
+    for name in ("before", "between"):
+        lab.ask(name, mixed_prompt(name, LENGTH), tops=False)
+    lab.add("admitted", mixed_prompt("before", LENGTH), logprobs_from=LENGTH - 1)
+    device.copies_left = LENGTH // PAGE  # so many pages are evicted
+    lab.step()
+    computed = lab.scheduler.plans[-1:] == [[("admitted", LENGTH)]]
+    assert not computed, "the device failed in the step instead of the admission: nothing was checked"
+    ends = [event.finish for event in lab.answers["admitted"].events if event.finish is not None]
+    assert len(ends) == 1, f"a request ended {len(ends)} times when the device failed at its admission"
+    pool = lab.scheduler.kv.pool
+    assert pool.free == pool.total, f"{pool.total - pool.free} pages are held or cached after an admission that failed"
+    device.copies_left = None
+    lab.close()
 
 
 def _rows(rows: Rows) -> bytes:
