@@ -113,7 +113,9 @@ def load_lanes(path: str) -> tuple[tuple[LaneSpec, ...], FrontConfig]:
             check_choice("a section", name, SECTIONS)
         front = FrontConfig(**record_fields(FrontConfig, "[front]", data.get("front", {})))  # type: ignore[arg-type] # checked on the way in
         return records("lane", LaneSpec.of, data.get("lanes", [])) or DEFAULT_LANES, front
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 

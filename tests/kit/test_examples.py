@@ -40,3 +40,14 @@ def test_chunks_give_the_logprobs_of_one_shot():
     )
     assert moved[0] == 0 < moved[1]
     assert kv[1] < kv[0] / 2
+
+
+def test_each_request_is_served_by_the_lane_it_belongs_to():
+    rows = [line.split() for line in run("ch07_hybrid_serving.py").splitlines()[1:]]
+    assert rows[0][-3:] == ["gpu", "fp32", "-"]
+    assert rows[1][-3:] == ["cpu", "int8", "-"]
+    assert rows[2][-3:] == ["gpu", "fp32", "-"]
+    assert "429" in rows[3]
+    crowd = {tuple(row[-3:]): int(row[0]) for row in rows[4:]}
+    assert sum(crowd.values()) == 12
+    assert crowd[("cpu", "int8", "overload")] >= 4

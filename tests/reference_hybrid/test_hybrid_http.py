@@ -4,6 +4,7 @@ import json
 import queue
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from gaugeblock.fixtures.embedded import tiny_model
@@ -137,6 +138,50 @@ def test_a_crash_of_the_gpu_lane_shows_no_seam(monkeypatch):
         hybrid.stop()
 
 
+def test_a_stream_that_nobody_may_go_on_with_says_so(monkeypatch):
+    hybrid = HybridEngine(CONFIG)
+    hybrid.start()
+    try:
+        with TestClient(hybrid_app(hybrid)) as client:
+            model, calls = hybrid.engines[0].scheduler.model, []
+            forward = model.forward
+
+            def fails_at_the_third(*args):
+                calls.append(1)
+                if len(calls) == 3:
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+                return forward(*args)
+
+            monkeypatch.setattr(model, "forward", fails_at_the_third)
+            reply = ask(client, headers={"x-quality-floor": "bf16"}, stream=True)
+            frames = [part.removeprefix("data: ") for part in reply.text.split("\n\n")[:-1]]
+            assert frames[-1] == "[DONE]"
+            error = json.loads(frames[-2])["error"]
+            assert error["code"] == 503
+            assert "the lane 'gpu' failed after 2 tokens" in error["message"]
+            assert "no other lane reaches bf16" in error["message"]
+            assert ask(client, 503, headers={"x-quality-floor": "bf16"}).headers["retry-after"] == "1"
+            assert ask(client).headers["x-gaugeblock-degraded"] == "fault"
+    finally:
+        hybrid.stop()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_lane_on_a_gpu():
+    hybrid = HybridEngine(CONFIG)
+    assert hybrid.engines[0].scheduler.model.device.name == "cuda"
+    hybrid.start()
+    try:
+        with TestClient(hybrid_app(hybrid)) as client:
+            first, second = (ask(client, headers={"x-priority": "high"}) for _ in range(2))
+            assert first.headers["x-gaugeblock-lane"] == "gpu"
+            assert first.json()["output_ids"] == second.json()["output_ids"]
+            assert ask(client, headers={"x-priority": "low"}).headers["x-gaugeblock-lane"] == "cpu"
+    finally:
+        hybrid.stop()
+
+
 def test_a_device_that_fails_is_left_and_used_again(monkeypatch):
     specs = (LaneSpec("gpu", "gpu", "fp32", device="pretend"), BOTH_FP32[1])
     hybrid = HybridEngine(CONFIG, specs)
@@ -177,6 +222,7 @@ def test_files_of_lanes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (None, "cannot read .*lanes.toml: No such file"),
         ("lanes = 3", "lanes.toml: lanes must be a list of tables"),
         ("[lane]", "one of front, lanes"),
         ('[[lanes]]\nname = "a"\ntier = "cpu"\nquality = "bf16"', r"lane 1 \('a'\): quality must be one of fp32, int8"),
@@ -189,7 +235,8 @@ def test_files_of_lanes(tmp_path):
 )
 def test_files_that_are_wrong(tmp_path, text, said):
     path = tmp_path / "lanes.toml"
-    path.write_text(text)
+    if text is not None:
+        path.write_text(text)
     with pytest.raises(ValueError, match=said):
         load_lanes(str(path))
 
