@@ -76,6 +76,10 @@ ENGINE_OPTIONS = (
 @engine_options
 def engine(**fields: Any) -> None:
     """Serve the reference engine: SGLang's native API and OpenAI's."""
+    if fields["placement_path"] is None and (fields["device"] != "auto" or fields["device_budget"] is not None):
+        raise KitError(
+            "--device and --device-budget say where the operators of --placement FILE run: give the file, too"
+        )
     _start_engine(serve_engine, fields)
 
 

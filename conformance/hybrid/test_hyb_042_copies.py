@@ -23,7 +23,7 @@ SEEDS = range(4)
     sources=(
         "https://github.com/pytorch/pytorch/issues/127612",
         "https://github.com/pytorch/pytorch/issues/137878",
-        "https://github.com/huggingface/accelerate/issues/1427",
+        "https://huggingface.co/docs/accelerate/package_reference/big_modeling",
     ),
 )
 def test_hyb_042(placed: PlacedTarget, record_property: Callable[[str, object], None]) -> None:

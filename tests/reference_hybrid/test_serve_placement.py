@@ -61,6 +61,12 @@ def test_a_placement_that_cannot_run_is_one_line(change, options, message, place
     assert message in str(done.exception)
 
 
+def test_a_device_without_a_placement_is_refused():
+    for options in (["--device", "pretend"], ["--device-budget", "2GiB"]):
+        done = CliRunner().invoke(serve.engine, options)
+        assert "give the file, too" in str(done.exception)
+
+
 def test_a_placement_is_served(placement, tmp_path):
     path = tmp_path / "placement.json"
     path.write_text(json.dumps(placement))
