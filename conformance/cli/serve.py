@@ -56,12 +56,16 @@ ENGINE_OPTIONS = (
     click.option(
         "--disk-kv-tokens", type=click.IntRange(0), default=1 << 20, show_default=True, help="Disk tier size."
     ),
+    click.option(
+        "--quantized-path", metavar="FILE", help="Keep INT8 weights there: made at the first start, read at the next."
+    ),
     click.option("--kv-policy", default="lru", show_default=True, help="Which cached pages go first."),
     click.option("--api-key-env", metavar="VAR", default="GAUGEBLOCK_API_KEY", show_default=True),
 )
 
 
 @serve.command()
+@click.option("--quantization", type=click.Choice(["int8"]), help="INT8 weights and activations; default: fp32.")
 @click.option(
     "--placement", "placement_path", metavar="FILE", help="Run operators on two devices, as `gaugeblock place` says."
 )

@@ -12,6 +12,8 @@ from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.types import EngineConfig
 from gaugeblock.reference.hybrid.devices import open_device
+from gaugeblock.reference.hybrid.int8_file import content_digest
+from gaugeblock.reference.hybrid.int8_model import int8_model
 from gaugeblock.reference.hybrid.placed_model import PlacedModel
 from gaugeblock.reference.hybrid.placement import load_devices
 from gaugeblock.reference.kv.build import build_offload
@@ -25,6 +27,7 @@ from gaugeblock.reference.kv.workers import Workers
 
 NewStorage = Callable[[KVShape, int], KVStorage]  # of a shape and a number of pages
 
+QUANTIZATIONS = ("int8",)
 READERS = 4  # page files read side by side: one at a time reaches little more than half of what a disk can do
 
 
@@ -44,6 +47,10 @@ def check_config(config: EngineConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < minimum:
             raise ConfigError(f"{name} must be >= {minimum}, got {value}")
+    if config.quantization not in (None, *QUANTIZATIONS):
+        raise ConfigError(f"quantization must be one of {', '.join(QUANTIZATIONS)}, got {config.quantization!r}")
+    if config.quantization is not None and config.placement_path is not None:
+        raise ConfigError(f"quantization {config.quantization!r} runs on the host alone: leave out placement_path")
     if config.kv_policy not in POLICIES:
         raise ConfigError(f"kv_policy must be one of {', '.join(POLICIES)}, got {config.kv_policy!r}")
 
@@ -55,8 +62,8 @@ def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Pat
         ModelError: the weights cannot be loaded.
         PlacementError: the placement is not one of this model, or exceeds the device's budget.
     """
-    model = _build_model(config, model_config, load_weights(folder, model_config))
-    return scheduler_of(model, config, weights_digest(folder))
+    weights, revision = _load(config, model_config, folder)
+    return scheduler_of(_build_model(config, model_config, weights), config, revision)
 
 
 def scheduler_of(model: LlamaModel, config: EngineConfig, revision: str) -> Scheduler:
@@ -71,6 +78,15 @@ def scheduler_of(model: LlamaModel, config: EngineConfig, revision: str) -> Sche
         model.close()
         raise
     return Scheduler(model, kv, config)
+
+
+def _load(config: EngineConfig, model_config: ModelConfig, folder: Path) -> tuple[Weights, str]:
+    """Return the weights that are computed with, and the revision of their KV."""
+    if config.quantization is None:
+        return load_weights(folder, model_config), weights_digest(folder)
+    saved = None if config.quantized_path is None else Path(config.quantized_path)
+    weights = int8_model(folder, model_config, saved)
+    return weights, content_digest(weights)
 
 
 def _build_model(config: EngineConfig, model_config: ModelConfig, weights: Weights) -> LlamaModel:

@@ -139,6 +139,8 @@ class EngineConfig:
     disk_kv_tokens: int = 1 << 20  # size of the disk tier
     prefix_cache: bool = True
     kv_policy: str = "lru"  # which cached pages go first, on every tier
+    quantization: str | None = None  # "int8": weights and activations; None: fp32
+    quantized_path: str | None = None  # a file that keeps the quantised weights for the next start; None: none
     placement_path: str | None = None  # a file that says which operators run on the device; None: all on the host
     device: str = "auto"  # where those run: "cuda", "pretend", or whichever there is
     device_budget: int | None = None  # bytes of weights and KV that the device may hold; None: no limit

@@ -13,13 +13,11 @@ from gaugeblock.reference.engine.build import build_scheduler, scheduler_of
 from gaugeblock.reference.engine.config import ModelConfig, model_folder
 from gaugeblock.reference.engine.engine import Build, Engine
 from gaugeblock.reference.engine.loader import load_weights, weights_digest
-from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.engine.scheduler import Scheduler
 from gaugeblock.reference.engine.types import EngineConfig, EngineStats, EventSink, GenerateRequest
 from gaugeblock.reference.hybrid.devices import DEVICES, open_device
 from gaugeblock.reference.hybrid.front import LaneFront
 from gaugeblock.reference.hybrid.http import asked_here
-from gaugeblock.reference.hybrid.int8 import int8_weights
 from gaugeblock.reference.hybrid.jobs import FrontConfig
 from gaugeblock.reference.hybrid.lanes import Lane, check_lanes
 from gaugeblock.reference.hybrid.operators import model_operators
@@ -32,9 +30,8 @@ SECTIONS = ("front", "lanes")
 
 
 def int8_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:
-    """As ``build_scheduler``, with INT8 layers, whose KV pages have keys of their own."""
-    model = LlamaModel(model_config, int8_weights(load_weights(folder, model_config)))
-    return scheduler_of(model, config, f"{weights_digest(folder)} int8")
+    """As ``build_scheduler``, in INT8, whose KV pages have keys of their own."""
+    return build_scheduler(replace(config, quantization="int8"), model_config, folder)
 
 
 def device_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Path) -> Scheduler:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
 from torch import Tensor
 
-from gaugeblock.reference.engine.loader import LayerWeights, Weights
 from gaugeblock.reference.hybrid.int8_product import LIMIT, integer_product
 from gaugeblock.reference.hybrid.rotation import Turn, turned
 
@@ -113,19 +112,3 @@ def set_apart(x: Tensor, columns: Tensor) -> Tensor:
 def _narrow(x: Tensor, matrix: Int8Matrix) -> Tensor:
     scales = scales_of(x)  # [tokens, 1]
     return integer_product(to_int8(x, scales), matrix.values).mul_(scales).mul_(matrix.scales)
-
-
-def int8_weights(weights: Weights) -> Weights:
-    """Return a model's weights with all matrices quantised, for the same model code; tied ones stay one."""
-    embed = _int8(weights.embed)
-    head = embed if weights.head is weights.embed else _int8(weights.head)
-    return replace(weights, embed=embed, layers=tuple(_int8_layer(layer) for layer in weights.layers), head=head)
-
-
-def _int8_layer(layer: LayerWeights) -> LayerWeights:
-    return replace(layer, **{name: _int8(getattr(layer, name)) for name in MATRICES})
-
-
-def _int8(weight: Tensor) -> Tensor:
-    # An Int8Matrix stands in for a Tensor by __torch_function__, which the type system cannot express.
-    return cast("Tensor", quantize(weight))

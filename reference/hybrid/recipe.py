@@ -20,7 +20,7 @@ from gaugeblock.reference.engine.config import ModelConfig
 from gaugeblock.reference.engine.loader import LayerWeights, Weights
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.hybrid.int8 import MATRICES, Int8Matrix, quantize, scales_of
-from gaugeblock.reference.hybrid.rotation import Turn, kronecker, rotate_stream, turn_input
+from gaugeblock.reference.hybrid.rotation import Turn, kronecker, rotate_stream, rotate_values, turn_input
 from gaugeblock.reference.hybrid.rounding import compensated
 
 CALIBRATION_TOKENS = 96  # of a text
@@ -32,11 +32,13 @@ Prompts = Sequence[Sequence[int]]  # token ids
 class Recipe:
     """Which steps are taken, each of them for less error at the same size.
 
-    ``rotate_stream``: the residual stream, the input of ``qkv``, ``gate_up`` and the head, free at run time.
-    ``rotate_down``: the input of ``down``, as it comes. ``calibrate``: weights are rounded for the model's own inputs.
+    ``rotate_stream``: the residual stream, which is the input of ``qkv``, ``gate_up`` and the head; ``rotate_values``:
+    the values of each head, and so the input of ``out``; both cost nothing at run time. ``rotate_down``: the input of
+    ``down``, as it comes. ``calibrate``: weights are rounded for the model's own inputs.
     """
 
     rotate_stream: bool = True
+    rotate_values: bool = True
     rotate_down: bool = True
     calibrate: bool = True
 
@@ -59,7 +61,8 @@ def quantize_model(weights: Weights, config: ModelConfig, prompts: Prompts, reci
     recipe = recipe or Recipe()
     if recipe.calibrate and not any(prompts):
         raise ValueError("calibrated rounding needs prompts: give token ids of text that the model is made for")
-    plain, before = rotate_stream(weights) if recipe.rotate_stream else (weights, None)
+    plain = rotate_values(weights, config) if recipe.rotate_values else weights
+    plain, before = rotate_stream(plain) if recipe.rotate_stream else (plain, None)
     turn = kronecker(plain.layers[0].down.shape[1]) if recipe.rotate_down else ()
     seen = _watch(plain, config, prompts) if recipe.calibrate else None
     layers = tuple(

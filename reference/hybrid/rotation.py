@@ -1,7 +1,7 @@
 """Rotations that spread a loud channel over all of them, so that one INT8 scale a token fits every channel.
 
-An orthogonal matrix R changes no product: W x = (W Rᵀ)(R x). In the residual stream it costs nothing at run time, since R
-is multiplied into the weights on both sides of it and RMSNorm, its weights folded into the next matrix, does not see it
+An orthogonal matrix R changes no product: W x = (W Rᵀ)(R x). In the residual stream it costs nothing at run time: R is
+multiplied into the weights on both sides, and RMSNorm, its weights folded into the next matrix, does not see it
 (SliceGPT, arXiv 2401.15024). Behind a nonlinearity the input is turned as it comes (QuaRot, arXiv 2404.00456), by a
 Kronecker product of two small factors, which is cheap.
 """
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
 from torch import Tensor
 
+from gaugeblock.reference.engine.config import ModelConfig
 from gaugeblock.reference.engine.loader import LayerWeights, Weights
 
 Turn = tuple[Tensor, ...]
@@ -52,13 +53,14 @@ def hadamard(size: int) -> Tensor:
     matrix = torch.ones(1, 1, dtype=torch.float64)
     for _ in range(size.bit_length() - 1):
         matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-    return matrix / size**0.5
+    scaled: Tensor = matrix * size**-0.5
+    return scaled
 
 
 def cosines(size: int) -> Tensor:
     """Return the orthonormal DCT-II matrix [size, size], float64."""
     k = torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(torch.pi / size * torch.outer(k, k + 0.5)) * (2 / size) ** 0.5
+    matrix: Tensor = torch.cos(torch.pi / size * torch.outer(k, k + 0.5)) * (2 / size) ** 0.5
     matrix[0] /= 2**0.5
     return matrix
 
@@ -89,13 +91,31 @@ def rotate_stream(weights: Weights) -> tuple[Weights, Tensor]:
     return replace(weights, embed=embed, layers=layers, norm=ones, head=head), before.float()
 
 
+def rotate_values(weights: Weights, config: ModelConfig) -> Weights:
+    """Return the same model, all fp32, whose values in attention are rotated within each head, and back in ``out``.
+
+    Attention sums up whole values, so that it does not matter to it.
+    """
+    rotation = orthogonal(config.head_dim)
+    rows = config.num_key_value_heads * config.head_dim  # the last ones of ``qkv``
+
+    def layer(old: LayerWeights) -> LayerWeights:
+        values = old.qkv[-rows:].t().reshape(-1, config.head_dim)  # [hidden * kv_heads, head_dim]
+        qkv = torch.cat((old.qkv[:-rows], _times(values, rotation).view(-1, rows).t()))
+        out = _times(old.out.reshape(-1, config.head_dim), rotation).view_as(old.out)
+        return replace(old, qkv=qkv, out=out)
+
+    return replace(weights, layers=tuple(layer(old) for old in weights.layers))
+
+
 def turn_input(weight: Tensor, turn: Turn) -> Tensor:
     """Return the matrix for an input that ``turn`` was applied to, [out, in] fp32."""
     return turned(weight, turn).contiguous()  # W Kᵀ: each row is multiplied by K
 
 
 def _times(matrix: Tensor, rotation: Tensor) -> Tensor:
-    return (matrix.double() @ rotation).float()
+    product: Tensor = matrix.double() @ rotation
+    return product.float()
 
 
 def _powers(largest: int) -> list[int]:

@@ -42,4 +42,5 @@ def _inverse_factor(gram: Tensor) -> Tensor:
     damping = DAMPING * float(gram.diagonal().mean()) or 1.0  # inputs that are all zero leave plain rounding
     damped = gram.double() + damping * torch.eye(len(gram), dtype=torch.float64)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()

@@ -9,9 +9,9 @@ from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.reference.engine.config import load_config
 from gaugeblock.reference.engine.loader import load_weights
 from gaugeblock.reference.engine.model import LlamaModel
-from gaugeblock.reference.hybrid.rotation import kronecker, orthogonal, rotate_stream, turn_input, turned
+from gaugeblock.reference.hybrid.rotation import kronecker, orthogonal, rotate_stream, rotate_values, turn_input, turned
 
-SIZES = [1, 2, 3, 7, 16, 36, 576, 704, 1536]
+SIZES = [1, 2, 3, 7, 16, 36, 88, 192]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,13 +48,30 @@ def test_one_loud_channel_becomes_as_loud_as_all_others():
     assert spread.max() < 2 * 2400 / 1536**0.5
 
 
-def test_a_rotated_stream_computes_the_same_model():
+@pytest.fixture(scope="module")
+def model():
     folder = tiny_model()
     config = load_config(folder)
-    weights = load_weights(folder, config)
+    return config, load_weights(folder, config)
+
+
+def logits(config, weights):
+    return LlamaModel(config, weights).forward_full(torch.arange(60))
+
+
+def test_a_rotated_stream_computes_the_same_model(model):
+    config, weights = model
     rotated, before = rotate_stream(weights)
     assert rotated.head is rotated.embed, "a tied head stays one matrix with the embedding"
     assert not torch.allclose(rotated.embed, weights.embed)
-    ids = torch.arange(60)
-    same = LlamaModel(config, replace(rotated, head=rotated.head @ before)).forward_full(ids)
-    assert torch.allclose(same, LlamaModel(config, weights).forward_full(ids), atol=1e-3)
+    same = replace(rotated, head=rotated.head @ before)
+    assert torch.allclose(logits(config, same), logits(config, weights), atol=1e-3)
+
+
+def test_rotated_values_compute_the_same_model(model):
+    config, weights = model
+    rotated = rotate_values(weights, config)
+    assert not torch.allclose(rotated.layers[0].out, weights.layers[0].out)
+    kept = config.num_attention_heads * config.head_dim
+    assert torch.equal(rotated.layers[0].qkv[:kept], weights.layers[0].qkv[:kept])
+    assert torch.allclose(logits(config, rotated), logits(config, weights), atol=1e-3)

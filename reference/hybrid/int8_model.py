@@ -1,0 +1,29 @@
+"""A model folder's weights in INT8 for the engine: read from a file where there is one, else made, and kept there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gaugeblock.reference.engine import loader
+from gaugeblock.reference.engine.config import ModelConfig
+from gaugeblock.reference.engine.loader import Weights
+from gaugeblock.reference.engine.tokenizer import Tokenizer
+from gaugeblock.reference.hybrid import int8_file
+from gaugeblock.reference.hybrid.recipe import Recipe, calibration_prompts, quantize_model
+
+RECIPE = Recipe()
+
+
+def int8_model(folder: Path, config: ModelConfig, saved: Path | None = None) -> Weights:
+    """Return the model of ``folder`` in INT8. ``saved``: a file that holds it, or will.
+
+    Raises:
+        ModelError: the weights cannot be loaded, or the file is of others or cannot be written.
+    """
+    if saved is not None and saved.exists():
+        return int8_file.load_weights(saved, config, loader.weights_digest(folder))
+    prompts = calibration_prompts(Tokenizer(str(folder)).encode)
+    weights = quantize_model(loader.load_weights(folder, config), config, prompts, RECIPE)
+    if saved is not None:
+        int8_file.save_weights(saved, weights, loader.weights_digest(folder), RECIPE)
+    return weights
