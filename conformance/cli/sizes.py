@@ -10,7 +10,7 @@ import click
 UNITS = {"": 1, "B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
 
-class ByteSize(click.ParamType):
+class ByteSize(click.ParamType):  # type: ignore[type-arg] # generic in later versions of click alone
     """A positive number with a unit of bytes; without one it counts bytes."""
 
     name = "size"
