@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gaugeblock.fixtures.embedded import tiny_model
-from gaugeblock.fixtures.similarity.false_alarms import ROUNDS, Twin, compare_twins, interval
+from gaugeblock.fixtures.similarity.false_alarms import ROUNDS, VARIANTS, Twin, compare_twins, interval
 from gaugeblock.fixtures.similarity.measure_null import load_bench
 
 
@@ -41,13 +41,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=tiny_model())
-    parser.add_argument("--seeds", type=int, default=48, help="twins; each gives five comparisons")
+    parser.add_argument("--seeds", type=int, default=48, help="twins; each is compared in every variant")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="all by default; on a CPU 16 bits are slow")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="one JSON line a comparison")
     options = parser.parse_args()
     start = time.monotonic()
     found: list[Twin] = []
-    for one in compare_twins(load_bench(options.model, options.device), range(options.seeds)):
+    bench = load_bench(options.model, options.device)
+    for one in compare_twins(bench, range(options.seeds), options.variants.split(",")):
         found.append(one)
         if options.out is not None:
             with options.out.open("a", encoding="utf-8") as file:

@@ -12,6 +12,7 @@ from gaugeblock.conformance.bench.similarity.separation import COSINE, ORDERS, F
 from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.similarity.gates import Gate
 from gaugeblock.fixtures.similarity.sequential import ALPHA
+from gaugeblock.fixtures.watch.rounds import SIZE
 
 GOAL, MOST = 500, 2000  # positions to tell a fault: the goal, and the most
 
@@ -66,6 +67,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "fp32_gate": row.exact.outcome,
         "statistical_gate": [asdict(fold) for fold in row.folds],
         "positions_needed": None if row.needed is None else {"median": row.needed[0], "most": row.needed[1]},
+        "watch_rounds": None if row.rounds is None else {"median": row.rounds[0], "most": row.rounds[1]},
         "similarity": row.similarity.describe(),
     }
 
@@ -80,10 +82,11 @@ def render(report: Report) -> str:
         f"statistical gate, by the null of all prompts: worst prompt above {gate.worst_prompt}, first percentile above "
         f"{gate.tail:.3f}, mean of the lowest 1% above {gate.shortfall:.3f}; the verdicts are by the null of the other",
         "half of the prompts, once each way. needed: positions until the sequential test speaks, median and most of "
-        f"{ORDERS} random orders, α = {ALPHA:g}",
+        f"{ORDERS} random orders, α = {ALPHA:g}; rounds: of {SIZE} positions until gaugeblock watch has confirmed it",
         "",
         f"{'':24} {'overlap':>7} {'worst':>6} {'p1':>6} {'low 1%':>6} {'min':>6} {'KL mean':>8} {'KL max':>8} "
-        f"{'top-1':>6} {'flips':>7} {'cosine':>6} {'> .95':>6} {'fp32':>7} {'statistical':>13} {'needed':>11}",
+        f"{'top-1':>6} {'flips':>7} {'cosine':>6} {'> .95':>6} {'fp32':>7} {'statistical':>13} {'needed':>11} "
+        f"{'rounds':>9}",
     ]
     for right, title in ((True, "right"), (False, "faults")):
         lines += [f"-- {title}", *(_line(row) for row in report.rows if row.right == right)]
@@ -93,6 +96,7 @@ def render(report: Report) -> str:
         f"{100 * alarms.low:.2f} to {100 * alarms.high:.2f}%): {len(alarms.by_variant)} variants, each judged on a",
         "random half of the prompts by the null of the other half, "
         f"{alarms.comparisons // len(alarms.by_variant)} random splits. Halves of different splits share prompts.",
+        "In use null and engine have the same prompts: benchmarks/similarity_alarms.py measures that.",
         "",
         *(report.problems() or ["every right variant passes, every fault fails"]),
     ]
@@ -102,13 +106,17 @@ def render(report: Report) -> str:
 def _line(row: Row) -> str:
     s = row.similarity
     said = "/".join({"passed": "pass", "failed": "fail", "inconclusive": "open"}[fold.outcome] for fold in row.folds)
-    needed = "" if row.right else "never" if row.needed is None else f"{row.needed[0]} ({row.needed[1]})"
+    needed, rounds = ("" if row.right else _span(span) for span in (row.needed, row.rounds))
     return (
         f"{row.name:24} {s.overlap:7.4f} {s.worst_prompt.value:6.4f} {s.tail.value:6.3f} {s.shortfall.value:6.3f} "
         f"{s.lowest.value:6.3f} {s.kl_mean:8.1e} {s.kl_max.value:8.1e} {s.top1:6.3f} {s.flips:7.4f} {row.cosine:6.3f} "
         f"{'pass' if row.cosine > COSINE else 'fail':>6} {row.exact.outcome.removesuffix('ed'):>7} {said:>13} "
-        f"{needed:>11}"
+        f"{needed:>11} {rounds:>9}"
     )
+
+
+def _span(span: tuple[int, int] | None) -> str:
+    return "never" if span is None else f"{span[0]} ({span[1]})"
 
 
 def write(folder: Path, report: Report) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gaugeblock.fixtures.similarity.calibration import Calibration
+from gaugeblock.fixtures.similarity.false_alarms import ROUNDS, watched
 from gaugeblock.fixtures.similarity.gates import GATES, Gate, Judgement, judge
 from gaugeblock.fixtures.similarity.measure_null import Bench
 from gaugeblock.fixtures.similarity.measures import Positions
@@ -37,7 +38,8 @@ class Row:
     """One variant. ``folds``: the statistical gate's word on each half; ``exact``: the fp32 gate's.
 
     ``needed``: positions after which the sequential test speaks, the median and the most over random orders; None: in
-    at least one order it never does.
+    at least one order it never does. ``rounds``: the same in rounds of ``gaugeblock watch``, which draws from them for
+    as long as it takes.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Row:
     exact: Judgement
     folds: tuple[Judgement, Judgement]
     needed: tuple[int, int] | None
+    rounds: tuple[int, int] | None
 
     @property
     def passes(self) -> bool:
@@ -120,9 +123,10 @@ def separate(
         first = judge_on(prompts, halves[0], gates[1])
         second = judge_on(prompts, halves[1], gates[0])
         similarity = summarise(prompts, tokens)
-        needed = None if name in RIGHT else _needed(prompts, null_of(compared, range(count)))
+        null = null_of(compared, range(count))
+        needed, rounds = (None, None) if name in RIGHT else (_needed(prompts, null), _rounds(prompts, null))
         exact = judge(similarity, EXACT)
-        rows.append(Row(name, name in RIGHT, similarity, cosines[name], exact, (first, second), needed))
+        rows.append(Row(name, name in RIGHT, similarity, cosines[name], exact, (first, second), needed, rounds))
         say(f"{name}: {'told' if rows[-1].told else 'NOT TOLD'}")
     return rows
 
@@ -141,6 +145,15 @@ def judge_on(prompts: Sequence[Positions], chosen: Sequence[int], gate: Gate) ->
 def _needed(prompts: Sequence[Positions], null: Calibration) -> tuple[int, int] | None:
     overlaps, limits = np.concatenate([prompt.low for prompt in prompts]), null.limits(STATISTIC)
     found = [positions_needed(np.random.default_rng(seed).permutation(overlaps), limits) for seed in range(ORDERS)]
+    return _median_and_most(found)
+
+
+def _rounds(prompts: Sequence[Positions], null: Calibration) -> tuple[int, int] | None:
+    overlaps = [prompt.low for prompt in prompts]
+    return _median_and_most([watched(overlaps, null, STATISTIC, seed, ROUNDS) for seed in range(ORDERS)])
+
+
+def _median_and_most(found: Sequence[int | None]) -> tuple[int, int] | None:
     whole = sorted(count for count in found if count is not None)
     return (whole[len(whole) // 2], whole[-1]) if len(whole) == len(found) else None
 
