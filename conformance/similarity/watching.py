@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gaugeblock.conformance.similarity.endpoints import MOST, agreed_prompts, readers_of, refuse_stale
+from gaugeblock.conformance.similarity.endpoints import agreed_prompts, readers_of, refuse_stale
 from gaugeblock.fixtures.errors import KitError, legal_name
 from gaugeblock.fixtures.similarity.calibration import Calibration
 from gaugeblock.fixtures.similarity.gates import GATES
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.forced import Prompt
 from gaugeblock.fixtures.watch.asked import Against, Endpoint
-from gaugeblock.fixtures.watch.believed import Engine, Model
+from gaugeblock.fixtures.watch.believed import MOST, Engine, Model
 from gaugeblock.fixtures.watch.rounds import Watcher
 
 STATISTICAL = tuple(name for name, gate in GATES.items() if gate.statistical)
