@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gaugeblock.conformance.check import check
 
@@ -47,7 +47,7 @@ def _cases() -> Iterator[tuple[Asked, tuple[LaneView, LaneView]]]:
     gpu = LaneView("gpu", "gpu", "fp32", capacity=4, low_capacity=1)
     cpu = LaneView("cpu", "cpu", "int8", capacity=4, low_capacity=4)
     speeds = {"slow": 1.0, "fast": 0.01, "unknown": None}
-    states = [
+    states: list[dict[str, Any]] = [
         {"running": running, "low_running": 1 if running > 1 else 0, "open": is_open, "decode": decode}
         for running, is_open, decode in itertools.product((0, 2, 4), (True, False), speeds.values())
         if is_open or running == 0

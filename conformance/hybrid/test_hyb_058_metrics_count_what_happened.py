@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gaugeblock.conformance.check import check
 from gaugeblock.fixtures.targets.lane_bench import LaneBench
@@ -53,7 +54,7 @@ def test_hyb_058(record_property: Callable[[str, object], None]) -> None:
     bench.ask("left", priority="low")
     bench.front.abort("left")
 
-    right = {
+    right: dict[tuple[Any, ...], float] = {  # a name, then pairs of label and value
         ("requests_total", ("lane", "gpu"), ("end", "length")): 2,
         ("requests_total", ("lane", "gpu"), ("end", "fault")): 2,
         ("requests_total", ("lane", "cpu"), ("end", "fault")): 0,
