@@ -7,7 +7,7 @@ One scale a token (not a tensor) keeps a request's result independent of its bat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,37 +28,27 @@ MATRICES = ("qkv", "out", "gate_up", "down")
 class Int8Matrix:
     """A weight matrix: ``values`` [out, in] int8, ``scales`` [out] fp32.
 
-    Input channels that are too large to be rounded with the others are ``wide_columns`` [k] int64, kept as ``wide``
-    [out, k] fp32; their ``values`` are zero. What the input is multiplied by first is ``turn``: the matrix is one of
-    turned inputs then. ``torch.nn.functional.linear`` and ``embedding`` take it in a weight
-    tensor's place, so the model's forward pass is the same code.
+    What the input is multiplied by first is ``turn``: the matrix is one of turned inputs then.
+    ``torch.nn.functional.linear`` and ``embedding`` take it in a weight tensor's place, so the model's forward pass is
+    the same code.
     """
 
     values: Tensor
     scales: Tensor
-    wide_columns: Tensor | None = None
-    wide: Tensor | None = None
     turn: Turn = ()
 
     def dequantize(self) -> Tensor:
         """Return the matrix that the integers stand for, of turned inputs, [out, in] fp32."""
-        return self._rows(slice(None))
+        return self.values.float() * self.scales[:, None]
 
     def rows(self, index: Tensor) -> Tensor:
         """Return the rows ``index`` [...] int64 of :meth:`dequantize`, [..., in] fp32."""
-        return self._rows(index)
+        return self.values[index].float() * self.scales[index, None]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all its tensors."""
-        parts = (self.values, self.scales, self.wide_columns, self.wide, *self.turn)
-        return sum(part.nbytes for part in parts if part is not None)
-
-    def _rows(self, index: Any) -> Tensor:
-        rows = self.values[index].float() * self.scales[index, None]
-        if self.wide_columns is not None and self.wide is not None:
-            rows[..., self.wide_columns] = self.wide[index]
-        return rows
+        return sum(part.nbytes for part in (self.values, self.scales, *self.turn))
 
     @classmethod
     def __torch_function__(
@@ -89,26 +79,8 @@ def quantize(weight: Tensor) -> Int8Matrix:
     return Int8Matrix(to_int8(weight, scales), scales[:, 0])
 
 
-def keep_wide(weight: Tensor, columns: Tensor) -> Int8Matrix:
-    """Quantise ``weight`` [out, in] fp32 without its input channels ``columns`` [k] int64, which stay fp32."""
-    narrow = quantize(weight.index_fill(1, columns, 0.0))
-    return replace(narrow, wide_columns=columns, wide=weight.index_select(1, columns))
-
-
 def linear(x: Tensor, matrix: Int8Matrix) -> Tensor:
-    """Return ``x`` [tokens, in] fp32 times the transposed matrix, [tokens, out] fp32: integers, then wide columns."""
+    """Return ``x`` [tokens, in] fp32, turned, times the transposed matrix, [tokens, out] fp32, by integers."""
     x = turned(x, matrix.turn)
-    if matrix.wide_columns is None or matrix.wide is None:
-        return _narrow(x, matrix)
-    wide = x.index_select(1, matrix.wide_columns)  # [tokens, k]
-    return _narrow(set_apart(x, matrix.wide_columns), matrix).addmm_(wide, matrix.wide.t())
-
-
-def set_apart(x: Tensor, columns: Tensor) -> Tensor:
-    """Return ``x`` [tokens, in] with its wide ``columns`` [k] as zeros, so that a token's scale is not theirs."""
-    return x.index_fill(1, columns, 0.0)
-
-
-def _narrow(x: Tensor, matrix: Int8Matrix) -> Tensor:
     scales = scales_of(x)  # [tokens, 1]
     return integer_product(to_int8(x, scales), matrix.values).mul_(scales).mul_(matrix.scales)

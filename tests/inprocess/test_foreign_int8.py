@@ -77,7 +77,7 @@ def test_the_bytes_of_a_model_count_shared_memory_once():
     base = load_inprocess(tiny_model())
     wide, narrow = (held_bytes(LlamaModel(t.config, t.weights)) for t in (base, quantized(base)))
     assert wide == 2 * ((tiny_model() / "model.safetensors").stat().st_size - _header())  # bf16 in the file
-    assert 0.25 < narrow / wide < 0.27
+    assert 0.25 < narrow / wide < 0.29
 
 
 def _header():

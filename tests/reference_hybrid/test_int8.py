@@ -1,7 +1,5 @@
 """The INT8 path: scales, exact sums, and the same model code over quantised weights."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -42,23 +40,9 @@ def test_a_matrix_is_the_weight_of_a_linear_layer_and_nothing_else(randn):
         torch.add(x, matrix)
 
 
-def test_wide_columns_are_kept_and_counted_once(randn):
-    x, weight = randn(5, 64), randn(24, 64)
-    x[:, [3, 40]] *= 300
-    columns = torch.tensor([3, 40])
-    narrow = int8.quantize(weight.index_fill(1, columns, 0.0))
-    matrix = replace(narrow, wide_columns=columns, wide=weight[:, columns].clone())
-    assert torch.equal(matrix.dequantize()[:, columns], weight[:, columns])
-    assert torch.equal(matrix.rows(torch.tensor([7]))[0], matrix.dequantize()[7])
-    exact = x @ weight.T
-    with_wide, without = (int8.linear(x, m) for m in (matrix, int8.quantize(weight)))
-    assert (with_wide - exact).abs().max() < 0.02 * (without - exact).abs().max()
-    assert matrix.nbytes == 24 * 64 + 4 * 24 + 8 * 2 + 4 * 24 * 2
-
-
 def test_a_products_operands_are_left_alone(randn):
     x, weight = randn(4, 32), randn(8, 32)
     before = x.clone(), weight.clone()
-    int8.linear(x, int8.keep_wide(weight, torch.tensor([2])))
+    int8.linear(x, int8.quantize(weight))
     assert torch.equal(x, before[0])
     assert torch.equal(weight, before[1])
