@@ -22,6 +22,7 @@ COMMANDS = {
     "watch": "watch:watch",
     "load": "load:load",
     "profile": "profile:profile",
+    "place": "place:place",
     "bench": "bench:bench",
     "simulate": "simulate:simulate",
     "env": "env:env",

@@ -42,7 +42,7 @@ def test_hyb_031(pretend: type[PretendDevices], record_property: Callable[[str, 
             assert abs(actual - expected) <= SLACK, (
                 f"{name} on the {place} takes {actual:g} s instead of {expected:g}, {rows} × {sub.costs[place]:g}"
             )
-        whole = profile.whole[place].median
+        whole = profile.whole[place].least
         parts = sum(profile.cost(name, place) for name in costed)
         assert abs(parts + profile.overhead[place] * profile.share(place) - whole) <= SLACK * whole, (
             f"on the {place} the parts are {parts:g} s of {whole:g}"

@@ -29,6 +29,9 @@ PRODUCTS = (
     "_int_mm",
     "_scaled_",
     "scaled_dot",
+    "linear",
+    "matmul",
+    "einsum",
     "convolution",
     "mkldnn",
 )

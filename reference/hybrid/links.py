@@ -14,37 +14,43 @@ from gaugeblock.reference.hybrid.profile import Link
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22)  # bytes: from one token's hidden state to a long prompt's
 WARMUP = 2
 REPEATS = 7
-Copy = Callable[[Tensor, str], Tensor]
+Copy = Callable[[Tensor], Tensor]
 
 
-def copy_to(tensor: Tensor, device: str) -> Tensor:
-    """Return a copy on a device, also where that is the tensor's own: pretended devices share no memory."""
-    return tensor.to(device, copy=True)
+def copies_between(devices: Mapping[str, str]) -> tuple[Copy, Copy]:
+    """Return what copies to the device and to the host; pretended devices share no memory either."""
+    return (
+        lambda tensor: tensor.to(devices[DEVICE], copy=True),
+        lambda tensor: tensor.to(devices[HOST], copy=True),
+    )
 
 
 def measure_links(
-    devices: Mapping[str, str], clock: Callable[[], float], synchronize: Callable[[str], None], copy: Copy
+    devices: Mapping[str, str],
+    clock: Callable[[], float],
+    synchronize: Callable[[str], None],
+    put: Copy,
+    fetch: Copy,
 ) -> tuple[Link, Link]:
-    """Return the links host → device and device → host."""
+    """Return the links host → device (by ``put``) and device → host (by ``fetch``)."""
 
-    def seconds(source: str, target: str, size: int) -> float:
-        tensor = torch.zeros(size // 4, device=source)
+    def seconds(copy: Copy, tensor: Tensor) -> float:
         taken = []
         for number in range(WARMUP + REPEATS):
-            synchronize(source)
-            synchronize(target)
+            synchronize(devices[DEVICE])
             start = clock()
-            copy(tensor, target)
-            synchronize(source)
-            synchronize(target)
+            copy(tensor)
+            synchronize(devices[DEVICE])
             if number >= WARMUP:
                 taken.append(clock() - start)
         return median(taken)
 
-    def link(source: str, target: str) -> Link:
-        return fit_link([(size, seconds(devices[source], devices[target], size)) for size in SIZES])
-
-    return link(HOST, DEVICE), link(DEVICE, HOST)
+    there, back = [], []
+    for size in SIZES:
+        tensor = torch.zeros(size // 4, device=devices[HOST])
+        there.append((size, seconds(put, tensor)))
+        back.append((size, seconds(fetch, put(tensor))))
+    return fit_link(there), fit_link(back)
 
 
 def fit_link(measured: list[tuple[int, float]]) -> Link:

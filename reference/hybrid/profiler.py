@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gaugeblock.reference.hybrid.dataflow import DataFlow, Watched, hooked, size_of
-from gaugeblock.reference.hybrid.links import Copy, copy_to, measure_links
+from gaugeblock.reference.hybrid.links import Copy, copies_between, measure_links
 from gaugeblock.reference.hybrid.placement import HOST, PLACES, PlacementError
 from gaugeblock.reference.hybrid.profile import Call, Operator, Profile, Timing
 
@@ -30,11 +30,15 @@ def synchronize(device: str) -> None:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What measures: a clock in seconds, what waits for a device, and what copies a tensor to one."""
+    """What measures: a clock in seconds, and what waits for a device.
+
+    ``put`` and ``fetch`` copy a tensor there and back; by default ``Tensor.to`` does.
+    """
 
     clock: Callable[[], float] = time.perf_counter
     synchronize: Callable[[str], None] = synchronize
-    copy: Copy = copy_to
+    put: Copy | None = None
+    fetch: Copy | None = None
 
 
 @dataclass
@@ -102,7 +106,10 @@ def profile(
                 runs[place], whole[place] = _time(module, make, moved, devices[place], tools, warmup, repeats)
         finally:
             _to(module, HOST, devices, move)
-        to_device, to_host = measure_links(devices, tools.clock, tools.synchronize, tools.copy)
+        put, fetch = copies_between(devices)
+        to_device, to_host = measure_links(
+            devices, tools.clock, tools.synchronize, tools.put or put, tools.fetch or fetch
+        )
     timings = {place: [Timing.of(list(seconds)) for seconds in zip(*runs[place], strict=True)] for place in PLACES}
     operators, rest = _operators(flow, timings)
     return Profile(

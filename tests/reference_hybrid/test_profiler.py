@@ -153,5 +153,5 @@ def test_a_link_has_no_negative_part():
 
 
 def test_the_spread_is_the_quartiles():
-    assert Timing.of([1.0, 2.0, 3.0, 4.0, 100.0]) == Timing(3.0, 2.0, 4.0, 5)
-    assert Timing.of([1.0]) == Timing(1.0, 1.0, 1.0, 1)
+    assert Timing.of([1.0, 2.0, 3.0, 4.0, 100.0]) == Timing(3.0, 2.0, 4.0, 1.0, 5)
+    assert Timing.of([1.0]) == Timing(1.0, 1.0, 1.0, 1.0, 1)
