@@ -19,7 +19,7 @@ from gaugeblock.fixtures.similarity.gates import GATES, Gate
     default="bf16,int8-weights",
     show_default=True,
     metavar="NAMES",
-    help="Right variants, comma-separated: chunked, fp16, bf16, int8-weights, int8-kv, fp8-kv.",
+    help="Right variants, comma-separated: chunked, fp16, bf16, int8-weights, int8-activations, int8-kv, fp8-kv.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Where the JSON goes.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -35,9 +35,9 @@ def calibrate(model: Path, names: str, out: Path, device: str) -> int:
         raise KitError(f"no model folder at {str(model)!r}: give a Hugging Face folder with config.json")
     from gaugeblock.fixtures.similarity import calibration
     from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
-    from gaugeblock.fixtures.similarity.variants import RIGHT
+    from gaugeblock.fixtures.similarity.variants import RIGHT, SERVED
 
-    chosen = [legal_name("null", name.strip(), RIGHT) for name in names.split(",") if name.strip()]
+    chosen = [legal_name("null", name.strip(), {**RIGHT, **SERVED}) for name in names.split(",") if name.strip()]
     found = measure_null(load_bench(model, device), chosen, lambda line: click.echo(line, err=True))
     calibration.save(found, out)
     for gate in GATES.values():

@@ -1,6 +1,8 @@
 """Calibrations: what they say, that they survive a file, and what is refused."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from gaugeblock.fixtures.similarity import calibration as files
 from gaugeblock.fixtures.similarity.calibration import Calibration, model_digest
 from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
 from gaugeblock.fixtures.similarity.prompts import LENGTH, prompts_digest, texts
+from gaugeblock.fixtures.similarity.variants import SERVED
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,16 @@ def test_misuse_of_the_command(args, words):
 def test_the_prompts_are_24_and_long_enough():
     assert len(texts()) == len(set(texts())) == 24
     assert all(len(text.encode()) >= LENGTH - 4 for text in texts())
+
+
+def test_the_int8_path_with_activations_has_a_null_of_its_own(bench):
+    found = measure_null(bench, ["int8-activations"])
+    assert list(found.overlaps) == ["fp32-again", "int8-activations"]
+    means = [float(row.mean()) for row in found.overlaps["int8-activations"]]
+    assert 0.95 < min(means) < max(means) < 1
+    assert 0.5 < found.gate(GATES["int8"]).tail < 1
+    with pytest.raises(KitError, match="needs a null of fp16 or bf16"):
+        found.gate(GATES["bf16"])
+    elsewhere = SimpleNamespace(name_or_path=str(Path(__file__).parent))
+    with pytest.raises(KitError, match="int8-activations: "):
+        SERVED["int8-activations"](elsewhere)
