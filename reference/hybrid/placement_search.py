@@ -9,8 +9,8 @@ the labels find better ones.
 Equal labels are decided by the host for the last operator in which they differ, and a way that only equals the best one
 known is not followed: the same problem has the same answer.
 
-If a stage has more than ``MOST_LABELS`` labels, those with the lowest bounds are kept and the result is no longer
-proven: ``gap`` says by how much it can be off.
+If a stage has more than ``MOST_LABELS`` labels, half of those kept are the most promising and half of all sizes. The
+result is no longer proven then: ``gap`` says by how much it can be off.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from gaugeblock.reference.hybrid.placement_stages import FORBIDDEN, RESOLUTION, Ints, Stage
 
 Floats = NDArray[np.float64]
-MOST_LABELS = 2500
+MOST_LABELS = 10_000
+MANY = 2_500_000  # labels in all stages so far, about half a second's; then a twentieth of MOST_LABELS must do
 PRICES = 32  # tried at once: a walk costs its steps more than its width
 ROUNDS = 3
 HALF = 0.5  # tick: float64 rounding of a bound is far below, and ways differ by whole ticks
@@ -111,6 +112,7 @@ class _Labels:
         self.best = np.inf  # ticks of the best way known
         self.how = (0, 0, 0)  # that way: stage, label and price from which on it is the cheapest at that price
         self.lost = np.inf  # the lowest bound of labels that were dropped unproven
+        self.seen = 0  # labels in all stages so far
         self.sifted = 1  # labels that were left when dominated ones were last looked for
 
     def run(self) -> Found:
@@ -128,6 +130,7 @@ class _Labels:
                 kept = self._fewest(number, kept, state, ticks, size)
                 self.sifted = len(kept)
             state, ticks, size = state[kept], ticks[kept], size[kept]
+            self.seen += len(kept)
             self.history.append((kept % count, (kept // count).astype(np.int8)))
             if number % COMPLETE_EVERY == 0 or number == len(self.stages):
                 self._complete(number, state, ticks, size)
@@ -148,13 +151,14 @@ class _Labels:
 
     def _fewest(self, number: int, kept: Ints, state: Ints, ticks: Ints, size: Ints) -> Ints:
         """Return ``MOST_LABELS`` of the labels at most: half of them the most promising, half of all sizes."""
-        if len(kept) <= self.most:
+        most = self.most if self.seen < MANY else self.most // 20 + 2
+        if len(kept) <= most:
             return kept
         bound = self._bound(number, state[kept], ticks[kept], size[kept])
         order = np.argsort(bound, kind="stable")
-        rest = np.sort(order[self.most // 2 :])  # by state and size again
-        spread = np.linspace(0, len(rest) - 1, self.most - self.most // 2).astype(np.int64)
-        chosen = np.concatenate((order[: self.most // 2], rest[spread]))
+        rest = np.sort(order[most // 2 :])  # by state and size again
+        spread = np.linspace(0, len(rest) - 1, most - most // 2).astype(np.int64)
+        chosen = np.concatenate((order[: most // 2], rest[spread]))
         lost = np.ones(len(kept), dtype=bool)
         lost[chosen] = False
         self.lost = min(self.lost, float(bound[lost].min()))
