@@ -44,41 +44,41 @@ class KVStorage:
         self.shape = shape
         self.pad_page = num_pages
         self.layers = list(range(shape.layers) if layers is None else layers)
-        self._row = {layer: row for row, layer in enumerate(self.layers)}
         like = torch.empty(0) if like is None else like
         size = (len(self.layers), num_pages + 1, shape.page_size, shape.kv_heads, shape.head_dim)
         self.k = like.new_zeros(size)
         self.v = like.new_zeros(size)
+        # Views of each layer's K and V by slot and by page: a decode step of a small model is mostly calls.
+        caches = list(zip(self.layers, zip(self.k, self.v, strict=True), strict=True))
+        self._slots = {layer: [cache.flatten(0, 1) for cache in pair] for layer, pair in caches}
+        self._pages = {layer: [cache.flatten(1) for cache in pair] for layer, pair in caches}
         self._scratch = (like.new_empty(0), like.new_empty(0))
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store the K and V of some tokens. ``slots`` [tokens] int64; ``k``, ``v`` [tokens, kv_heads, head_dim]."""
-        self.k[self._row[layer]].flatten(0, 1).index_copy_(0, slots, k)
-        self.v[self._row[layer]].flatten(0, 1).index_copy_(0, slots, v)
+        k_slots, v_slots = self._slots[layer]
+        k_slots.index_copy_(0, slots, k)
+        v_slots.index_copy_(0, slots, v)
 
     def gather(self, layer: int, tables: Tensor) -> tuple[Tensor, Tensor]:
         """Return K and V of the pages in ``tables`` [rows, pages] as [rows, kv_heads, pages * page_size, head_dim].
 
         They lie in a buffer that the next call overwrites: fresh memory for every layer would cost more than the copy.
         """
-        k, v = (
-            self._gather(cache[self._row[layer]], tables.flatten(), scratch)
-            .view(tables.shape[0], -1, self.shape.kv_heads, self.shape.head_dim)
-            .transpose(1, 2)
-            for cache, scratch in zip((self.k, self.v), self._room(tables.numel()), strict=True)
-        )
-        return k, v
-
-    def _gather(self, cache: Tensor, pages: Tensor, scratch: Tensor) -> Tensor:
-        rows = scratch[: pages.shape[0] * cache[0].numel()].view(pages.shape[0], -1)
-        return torch.index_select(cache.flatten(1), 0, pages, out=rows)
+        pages, shape = tables.flatten(), (len(tables), -1, self.shape.kv_heads, self.shape.head_dim)
+        (k_pages, v_pages), (k_room, v_room) = self._pages[layer], self._room(len(pages))
+        k = torch.index_select(k_pages, 0, pages, out=k_room).view(shape)
+        v = torch.index_select(v_pages, 0, pages, out=v_room).view(shape)
+        return k.transpose(1, 2), v.transpose(1, 2)
 
     def _room(self, pages: int) -> tuple[Tensor, Tensor]:
-        wanted = pages * self.k[0, 0].numel()
-        if self._scratch[0].numel() < wanted:
+        """Return room for so many pages of K and of V, each [pages, values of a page]."""
+        if len(self._scratch[0]) < pages:
+            values = self.shape.page_size * self.shape.kv_heads * self.shape.head_dim
             with torch.inference_mode(False):  # usable inside and outside of inference mode
-                self._scratch = (self.k.new_empty(2 * wanted), self.v.new_empty(2 * wanted))
-        return self._scratch
+                self._scratch = (self.k.new_empty(2 * pages, values), self.v.new_empty(2 * pages, values))
+        k, v = self._scratch
+        return k[:pages], v[:pages]
 
     def read_page(self, page: int) -> Tensor:
         """Return a copy of a page on the host, [2, layers, page_size, kv_heads, head_dim]."""
