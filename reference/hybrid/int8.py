@@ -20,6 +20,9 @@ from gaugeblock.reference.hybrid.rotation import Turn, turned
 SMALLEST = torch.finfo(torch.float32).tiny
 """The least scale: the smallest normal number, by which zeros stay zeros."""
 
+FINER = 2 * LIMIT
+"""A second digit's step is so much finer than the first one's: half a step, the most that is left, is 127 of it."""
+
 MATRICES = ("qkv", "out", "gate_up", "down")
 """The fields of a layer that are quantised; norms stay in fp32."""
 
@@ -28,7 +31,8 @@ MATRICES = ("qkv", "out", "gate_up", "down")
 class Int8Matrix:
     """A weight matrix: ``values`` [out, in] int8, ``scales`` [out] fp32.
 
-    What the input is multiplied by first is ``turn``: the matrix is one of turned inputs then.
+    What the input is multiplied by first is ``turn``: the matrix is one of turned inputs then. With two ``digits`` a
+    second INT8 product takes what the first rounding of the input left.
     ``torch.nn.functional.linear`` and ``embedding`` take it in a weight tensor's place, so the model's forward pass is
     the same code.
     """
@@ -36,6 +40,7 @@ class Int8Matrix:
     values: Tensor
     scales: Tensor
     turn: Turn = ()
+    digits: int = 1
 
     def dequantize(self) -> Tensor:
         """Return the matrix that the integers stand for, of turned inputs, [out, in] fp32."""
@@ -83,4 +88,9 @@ def linear(x: Tensor, matrix: Int8Matrix) -> Tensor:
     """Return ``x`` [tokens, in] fp32, turned, times the transposed matrix, [tokens, out] fp32, by integers."""
     x = turned(x, matrix.turn)
     scales = scales_of(x)  # [tokens, 1]
-    return integer_product(to_int8(x, scales), matrix.values).mul_(scales).mul_(matrix.scales)
+    first = to_int8(x, scales)
+    product = integer_product(first, matrix.values)
+    if matrix.digits == 2:
+        second = to_int8(x - first * scales, scales / FINER)
+        product.add_(integer_product(second, matrix.values), alpha=1 / FINER)
+    return product.mul_(scales).mul_(matrix.scales)

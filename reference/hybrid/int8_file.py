@@ -77,7 +77,7 @@ def load_weights(path: Path, config: ModelConfig, revision: str) -> Weights:
     if about["digest"] != _digest(tensors):
         raise ModelError(f"{path} is damaged: its tensors are not those that were written; {AGAIN}")
     tensors |= {name: tensors[first] for name, first in about["shared"].items() if first in tensors}
-    return _Reader(path, config, tensors).weights()
+    return _Reader(path, config, tensors, tuple(about["recipe"]["second_digit"])).weights()
 
 
 def named_tensors(weights: Weights) -> Iterator[tuple[str, Tensor]]:
@@ -124,7 +124,9 @@ def _about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         about = json.loads(metadata[FORMAT])
         version = about["version"]
-        if version == VERSION and not {"revision", "shared", "digest"} <= set(about):
+        if version == VERSION and not (
+            {"revision", "shared", "digest"} <= set(about) and "second_digit" in about["recipe"]
+        ):
             raise ValueError("a field is missing")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the metadata of {path} is damaged: {error}; {AGAIN}") from error
@@ -139,6 +141,7 @@ class _Reader:
     path: Path
     config: ModelConfig
     tensors: dict[str, Tensor]
+    second_digit: tuple[str, ...]
 
     def weights(self) -> Weights:
         c = self.config
@@ -166,7 +169,9 @@ class _Reader:
     def matrix(self, name: str, rows: int, columns: int) -> Tensor:
         factors = [self.tensors[key] for n in range(2) if (key := f"{name}.turn.{n}") in self.tensors]
         values = self.take(f"{name}.values", torch.int8, rows, columns)
-        found = Int8Matrix(values, self.take(f"{name}.scales", torch.float32, rows), turn=tuple(factors))
+        scales = self.take(f"{name}.scales", torch.float32, rows)
+        digits = 2 if name.rpartition(".")[2] in self.second_digit else 1
+        found = Int8Matrix(values, scales, turn=tuple(factors), digits=digits)
         return cast("Tensor", found)  # stands in for one by __torch_function__
 
     def take(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:

@@ -34,13 +34,15 @@ class Recipe:
 
     ``rotate_stream``: the residual stream, which is the input of ``qkv``, ``gate_up`` and the head; ``rotate_values``:
     the values of each head, and so the input of ``out``; both cost nothing at run time. ``rotate_down``: the input of
-    ``down``, as it comes. ``calibrate``: weights are rounded for the model's own inputs.
+    ``down``, as it comes. ``calibrate``: weights are rounded for the model's own inputs. ``second_digit``: matrices
+    whose input has two INT8 digits, as exact as 15 bits; these products are computed twice over the same weights.
     """
 
     rotate_stream: bool = True
     rotate_values: bool = True
     rotate_down: bool = True
     calibrate: bool = True
+    second_digit: tuple[str, ...] = ("gate_up",)
 
 
 def calibration_prompts(encode: Callable[[str], Sequence[int]]) -> list[tuple[int, ...]]:
@@ -66,7 +68,7 @@ def quantize_model(weights: Weights, config: ModelConfig, prompts: Prompts, reci
     turn = kronecker(plain.layers[0].down.shape[1]) if recipe.rotate_down else ()
     seen = _watch(plain, config, prompts) if recipe.calibrate else None
     layers = tuple(
-        _quantized_layer(layer, turn, None if seen is None else seen.layers[index])
+        _quantized_layer(layer, turn, recipe, None if seen is None else seen.layers[index])
         for index, layer in enumerate(plain.layers)
     )
     head_gram = None if seen is None else _gram(seen.head)
@@ -79,16 +81,15 @@ def quantize_model(weights: Weights, config: ModelConfig, prompts: Prompts, reci
     return replace(plain, embed=_as_tensor(embed), layers=layers, head=_as_tensor(head))
 
 
-def _quantized_layer(layer: LayerWeights, turn: Turn, seen: LayerWeights | None) -> LayerWeights:
+def _quantized_layer(layer: LayerWeights, turn: Turn, recipe: Recipe, seen: LayerWeights | None) -> LayerWeights:
     made = {}
     for name in MATRICES:
         weight, gram = getattr(layer, name), None if seen is None else _gram(getattr(seen, name))
         if name == "down" and turn:
             weight = turn_input(weight, turn)
             gram = None if gram is None else turn_input(turn_input(gram, turn).t(), turn)
-            made[name] = _as_tensor(replace(_rounded(weight, gram), turn=turn))
-        else:
-            made[name] = _as_tensor(_rounded(weight, gram))
+        digits = 2 if name in recipe.second_digit else 1
+        made[name] = _as_tensor(replace(_rounded(weight, gram), turn=turn if name == "down" else (), digits=digits))
     return replace(layer, **made)
 
 

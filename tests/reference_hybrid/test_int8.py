@@ -1,5 +1,7 @@
 """The INT8 path: scales, exact sums, and the same model code over quantised weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,3 +48,10 @@ def test_a_products_operands_are_left_alone(randn):
     int8.linear(x, int8.quantize(weight))
     assert torch.equal(x, before[0])
     assert torch.equal(weight, before[1])
+
+
+def test_a_second_digit_leaves_the_weights_error_alone(randn):
+    x, matrix = randn(5, 96), int8.quantize(randn(16, 96))
+    exact = x.double() @ matrix.dequantize().double().t()
+    one, two = (float((int8.linear(x, m).double() - exact).abs().max()) for m in (matrix, replace(matrix, digits=2)))
+    assert two < one / 100

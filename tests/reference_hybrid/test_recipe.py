@@ -16,7 +16,7 @@ from gaugeblock.reference.hybrid.int8 import MATRICES, Int8Matrix, quantize, sca
 from gaugeblock.reference.hybrid.recipe import Recipe, calibration_prompts, quantize_model
 from gaugeblock.reference.hybrid.rounding import compensated
 
-PLAIN = Recipe(rotate_stream=False, rotate_values=False, rotate_down=False, calibrate=False)
+PLAIN = Recipe(rotate_stream=False, rotate_values=False, rotate_down=False, calibrate=False, second_digit=())
 
 
 @pytest.fixture(scope="module")
