@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gaugeblock.conformance.check import check
 
-DRAWN = 60
+DRAWN = 40
 
 
 @check(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gaugeblock.conformance.check import check
 
-DRAWN = 40
+DRAWN = 30
 SLACK = 1e-9  # seconds: sums of whole numbers in float64
 
 

@@ -14,6 +14,7 @@ from gaugeblock.reference.hybrid.profile import Link
 SIZES = (2**10, 2**14, 2**18, 2**20, 2**22)  # bytes: from one token's hidden state to a long prompt's
 WARMUP = 2
 REPEATS = 7
+BOUNDLESS = 1e15  # bytes a second, where a copy takes no longer for more bytes: JSON has no infinity
 Copy = Callable[[Tensor], Tensor]
 
 
@@ -59,7 +60,7 @@ def fit_link(measured: list[tuple[int, float]]) -> Link:
     Relative, since most copies of a pass are small: the largest one may not decide alone. Neither part is negative.
     """
     if all(seconds <= 0 for _, seconds in measured):
-        return Link(0.0, float("inf"))
+        return Link(0.0, BOUNDLESS)
     points = [(size, max(seconds, 1e-9)) for size, seconds in measured]
     # minimise Σ (latency / t + size · slope / t − 1)²
     a = sum(1 / t**2 for _, t in points)
@@ -73,4 +74,4 @@ def fit_link(measured: list[tuple[int, float]]) -> Link:
         latency, slope = 0.0, e / c
     elif slope <= 0:
         latency, slope = d / a, 0.0
-    return Link(latency, 1 / slope if slope else float("inf"))
+    return Link(latency, 1 / slope if slope else BOUNDLESS)

@@ -135,7 +135,8 @@ class Profile:
 
     @cached_property
     def _shares(self) -> dict[str, float]:
-        return {place: self.whole[place].least / self.timed(place) for place in PLACES}
+        timed = {place: self.timed(place) for place in PLACES}
+        return {place: self.whole[place].least / timed[place] if timed[place] > 0 else 1.0 for place in PLACES}
 
     def cost(self, name: str, place: str) -> float:
         """Return an operator's part of a pass without instruments, in seconds: all of them and the overhead make it."""

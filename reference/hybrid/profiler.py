@@ -93,7 +93,7 @@ def profile(
         raise PlacementError(f"warmup={warmup}, repeats={repeats}: at least 0 and 1")
     tools = instruments or Instruments()
     make = inputs if callable(inputs) else lambda: inputs
-    with _unchanged(module), torch.no_grad():
+    with _unchanged(module, devices), torch.no_grad():
         if move is not None:
             move(module, HOST)
         flow = DataFlow(module)
@@ -217,10 +217,11 @@ def _call(flow: DataFlow, call: Watched, seconds: Mapping[str, Timing]) -> Call:
 
 
 @contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
+def _unchanged(module: nn.Module, devices: Mapping[str, str]) -> Iterator[None]:
     """Give buffers and random state back as they were: passes in training mode change both."""
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with torch.random.fork_rng():
+    gpus = [torch.device(device).index or 0 for device in set(devices.values()) if torch.device(device).type == "cuda"]
+    with torch.random.fork_rng(gpus):
         try:
             yield
         finally:

@@ -1,14 +1,13 @@
 """The operator profiler on modules that are not the engine's."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
 from torch import nn
 
 from gaugeblock.fixtures.targets.pretend_devices import Model, PretendDevices, model_input
-from gaugeblock.reference.hybrid.links import fit_link
+from gaugeblock.reference.hybrid.links import BOUNDLESS, fit_link
 from gaugeblock.reference.hybrid.placement import PlacementError
 from gaugeblock.reference.hybrid.profile import Link, Profile, Timing
 from gaugeblock.reference.hybrid.profiler import on_device, profile
@@ -148,8 +147,8 @@ def test_a_link_is_fitted():
 
 def test_a_link_has_no_negative_part():
     assert fit_link([(1000, 1.0), (2000, 4.0)]).latency == 0
-    assert fit_link([(1000, 4.0), (2000, 1.0)]).bandwidth == math.inf
-    assert fit_link([(1000, 0.0), (2000, 0.0)]) == Link(0.0, math.inf)
+    assert fit_link([(1000, 4.0), (2000, 1.0)]).bandwidth == BOUNDLESS
+    assert fit_link([(1000, 0.0), (2000, 0.0)]) == Link(0.0, BOUNDLESS)
 
 
 def test_the_spread_is_the_quartiles():
