@@ -55,3 +55,9 @@ def test_a_second_digit_leaves_the_weights_error_alone(randn):
     exact = x.double() @ matrix.dequantize().double().t()
     one, two = (float((int8.linear(x, m).double() - exact).abs().max()) for m in (matrix, replace(matrix, digits=2)))
     assert two < one / 100
+
+
+def test_two_digits_of_a_token_do_not_depend_on_the_others(randn):
+    x, matrix = randn(9, 64) * torch.logspace(-2, 2, 9)[:, None], replace(int8.quantize(randn(24, 64)), digits=2)
+    alone = torch.cat([int8.linear(row[None], matrix) for row in x])
+    assert torch.equal(int8.linear(x, matrix), alone)
