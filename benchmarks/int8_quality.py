@@ -48,7 +48,7 @@ LADDER = {
     "+ calibrated rounding": Recipe(second_digit=()),
 }
 DIGITS = {
-    "+ gate_up's input in two digits: the recipe": Recipe().second_digit,
+    "+ two digits for qkv and out: the recipe": Recipe().second_digit,
     "all inputs in two digits": int8.MATRICES,
 }
 

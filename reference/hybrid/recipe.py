@@ -42,7 +42,7 @@ class Recipe:
     rotate_values: bool = True
     rotate_down: bool = True
     calibrate: bool = True
-    second_digit: tuple[str, ...] = ("gate_up",)
+    second_digit: tuple[str, ...] = ("qkv", "out")
 
 
 def calibration_prompts(encode: Callable[[str], Sequence[int]]) -> list[tuple[int, ...]]:
