@@ -112,7 +112,11 @@ def watch(
             record.add(made)
             click.echo(line(made))
 
-        ending = hold(watcher, pace, told)
+        try:
+            ending = hold(watcher, pace, told)
+        except KeyboardInterrupt:
+            record.end("interrupted", target, null, gate, alpha, pace)
+            raise
         record.end(ending, target, null, gate, alpha, pace)
     click.echo(ENDINGS[ending].text(watcher, pace))
     return ENDINGS[ending].code

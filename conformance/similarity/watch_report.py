@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from gaugeblock.conformance.verdict import EXIT_CODES
 from gaugeblock.conformance.versions import version_of
@@ -127,7 +127,15 @@ class Record:
         if self._file is not None:
             print(json.dumps(self._round(made), allow_nan=False), file=self._file, flush=True)
 
-    def end(self, ending: Ending, target: EngineTarget, null: Calibration, gate: str, alpha: float, pace: Pace) -> None:
+    def end(
+        self,
+        ending: Ending | Literal["interrupted"],
+        target: EngineTarget,
+        null: Calibration,
+        gate: str,
+        alpha: float,
+        pace: Pace,
+    ) -> None:
         """Write how it ended; a file without its footer is none."""
         if self._folder is None:
             return

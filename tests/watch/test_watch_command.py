@@ -4,6 +4,7 @@ import json
 import urllib.request
 from dataclasses import replace
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -126,6 +127,22 @@ def test_an_engine_that_goes_away_for_good_is_unreachable(null, monkeypatch):
     assert done.return_value == 4
     assert "away: " in done.output
     assert "result: unreachable for 0.1 s" in done.output
+
+
+def test_an_interrupted_watch_says_so_in_its_file(url, null, tmp_path, monkeypatch):
+    taken = rounds.Watcher.round
+
+    def interrupted(self):
+        if self.rounds == 1:
+            raise KeyboardInterrupt
+        return taken(self)
+
+    monkeypatch.setattr(rounds.Watcher, "round", interrupted)
+    args = ["--calibration", null, "--model", tiny_model(), "--interval", 0.01, "--positions", 2, "--out", tmp_path]
+    with pytest.raises(click.Abort):
+        run(url, *args)
+    data = json.loads((tmp_path / "watch.json").read_text())
+    assert (data["result"], data["rounds"]) == ("interrupted", 1)
 
 
 def test_misuse(url, null, tmp_path):
