@@ -14,11 +14,12 @@ from gaugeblock.conformance.beside import Fork, Sender, divided, fork, worthwhil
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
 from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
 from gaugeblock.conformance.interrupts import keep_interrupts
+from gaugeblock.conformance.out import prepare_out
 from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
-from gaugeblock.conformance.verdict import EXIT_CODES, Run, build_verdict, prepare_out, write_outputs
+from gaugeblock.conformance.verdict import EXIT_CODES, VERDICT, Run, build_verdict, write_outputs
 from gaugeblock.fixtures.errors import KitError, TargetGone, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, planted
 from gaugeblock.fixtures.targets.int8_target import try_int8
@@ -64,7 +65,7 @@ class KitSession:
         """Read pytest's options; bad ones end the run with exit code 2 and one line."""
         try:
             options, selection = read_options(config.getoption)
-            prepare_out(config.getoption("gb_out"))
+            prepare_out(config.getoption("gb_out"), [VERDICT])
         except KitError as error:
             pytest.exit(f"gaugeblock: {error}", returncode=EXIT_CODES["usage"])
         config.stash[OPTIONS] = options

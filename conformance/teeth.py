@@ -16,6 +16,7 @@ from typing import Any
 from gaugeblock.conformance.check import LAYERS
 from gaugeblock.conformance.nursery import SLOW, Nursery
 from gaugeblock.conformance.session import DEPENDS
+from gaugeblock.conformance.verdict import VERDICT
 from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.faults.record import Fault
 
@@ -131,7 +132,7 @@ def _failing(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[l
     log = Path(folder) / "log"
     if not nursery.run(command, log, FAULT_TIMEOUT):
         return [], f"no verdict within {FAULT_TIMEOUT:.0f} s"
-    path = Path(folder) / "verdict.json"
+    path = Path(folder) / VERDICT
     if not path.is_file():
         return [], "no verdict: " + log.read_text(errors="replace").strip()[-300:]
     verdict = json.loads(path.read_text(encoding="utf-8"))

@@ -25,6 +25,7 @@ from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.targets.options import TargetOptions
 
 SCHEMA_VERSION = 1
+VERDICT = "verdict.json"
 EXIT_CODES = {"conformant": 0, "nonconformant": 1, "usage": 2, "partial": 3, "inconclusive": 3, "error": 4}
 PACKAGES = ("torch", "triton", "transformers", "pytest", "hypothesis", "numpy")
 
@@ -219,26 +220,10 @@ def write_json(data: dict[str, Any], schema_name: str, path: Path) -> None:
         raise KitError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
 
 
-def prepare_out(out: str | None) -> None:
-    """Make the folder ``out`` before anything runs, so that no verdict is lost for want of it.
-
-    Raises:
-        KitError: it cannot be made or written.
-    """
-    if out is None:
-        return
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "verdict.json").unlink(missing_ok=True)  # an old verdict must not be taken for this run's
-    except OSError as error:
-        raise KitError(f"cannot write into {out!r}: {error.strerror}; name another folder with --out") from error
-
-
 def write_outputs(verdict: dict[str, Any], out: str) -> None:
     """Write ``verdict.json`` and ``report.html`` into the folder ``out``."""
     from gaugeblock.conformance.report import render_report
 
     folder = Path(out)
-    write_json(verdict, "verdict", folder / "verdict.json")
+    write_json(verdict, "verdict", folder / VERDICT)
     (folder / "report.html").write_text(render_report(verdict), encoding="utf-8")

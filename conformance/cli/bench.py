@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gaugeblock.conformance.cli.bench_similarity import similarity_command
+from gaugeblock.conformance.out import prepare_out
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError, legal_name
 
 OUT = Path("gaugeblock-out")
@@ -48,7 +48,7 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
             "times need an NVIDIA GPU, and this PyTorch sees none; without one, `gaugeblock verify --layer kernels` "
             "holds the kernels to everything but time"
         )
-    make_folder(out)
+    prepare_out(out)
     chosen = list(workloads(op_name, quick=quick))
     if not chosen:
         raise KitError(f"{op_name} is not among the timed shapes")
@@ -103,7 +103,7 @@ def prefill_command(
 
     if model is not None and shape is not None:
         raise KitError("give --model or --shape, not both")
-    make_folder(out)
+    prepare_out(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
     processor = f"CPU, {threads} thread{'s' * (threads > 1)}"
@@ -133,20 +133,6 @@ def prefill_command(
 
 
 bench.add_command(similarity_command)
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder ``out`` before anything is measured.
-
-    Raises:
-        KitError: it cannot be made or written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise KitError(f"cannot write into {str(out)!r}: {error.strerror}; name another folder with --out") from error
 
 
 def _torch() -> Any:

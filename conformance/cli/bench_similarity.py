@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.conformance.out import prepare_out
+from gaugeblock.fixtures.errors import EnvironmentFault
 
 
 @click.command("similarity")
@@ -37,16 +38,11 @@ def similarity_command(model: Path | None, device: str, out: Path) -> int:
         null_of,
         separate,
     )
-    from gaugeblock.fixtures.embedded import tiny_model
+    from gaugeblock.fixtures.embedded import given_model, tiny_model
     from gaugeblock.fixtures.similarity import measure_null
 
-    folder = model or tiny_model()
-    if not (folder / "config.json").is_file():
-        raise KitError(f"no model folder at {str(folder)!r}: give a Hugging Face folder with config.json")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitError(f"cannot write into {str(out)!r}: {error.strerror}; name another folder with --out") from error
+    folder = given_model(model or tiny_model())
+    prepare_out(out)
 
     def say(line: str) -> None:
         click.echo(line, err=True)

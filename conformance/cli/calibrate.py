@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError, legal_name
+from gaugeblock.fixtures.embedded import given_model
+from gaugeblock.fixtures.errors import EnvironmentFault, legal_name
 from gaugeblock.fixtures.similarity.gates import GATES, Gate
 
 
@@ -31,8 +32,7 @@ def calibrate(model: Path, names: str, out: Path, device: str) -> int:
     """
     if importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("calibrating needs torch: pip install 'gaugeblock[embedded]'")
-    if not (model / "config.json").is_file():
-        raise KitError(f"no model folder at {str(model)!r}: give a Hugging Face folder with config.json")
+    given_model(model)
     from gaugeblock.fixtures.similarity import calibration
     from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
     from gaugeblock.fixtures.similarity.variants import RIGHT, SERVED

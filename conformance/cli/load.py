@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from gaugeblock.conformance.out import prepare_out
 from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures import envs
-from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.load.bench import Endpoint
 from gaugeblock.fixtures.load.judge import LoadRun, run_load
 from gaugeblock.fixtures.load.preflight import find_endpoint
@@ -69,7 +68,7 @@ def load(
     env = envs.require("genai-bench")
     target = EngineTarget(engine_url.rstrip("/"), api_key=options.api_key)
     endpoint = find_endpoint(target, tokenizer, options.api_key)
-    _empty(out)
+    prepare_out(out, OURS)
     console = Console(stderr=True)
     note = f"{scenario.traffic} at {concurrency} in flight against {endpoint.model} at {endpoint.url}, cache {cache}"
     with console.status(note):
@@ -78,20 +77,6 @@ def load(
     show(run, Console(), note)
     click.echo(f"result: {run.result} ({run.message})\nreport: {path}")
     return EXIT[run.result]
-
-
-def _empty(out: Path) -> None:
-    """Make ``out``, without the files of an earlier run of ours; anything else in it is left alone."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in OURS:
-            path = out / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-    except OSError as problem:
-        raise KitError(f"cannot write to --out {str(out)!r}: {problem.strerror}") from None
 
 
 def write_report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,15 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gaugeblock.conformance.cli.sizes import BYTES
-from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.conformance.out import prepare_out
+from gaugeblock.fixtures.embedded import given_model, tiny_model
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.reference.hybrid.placement import PlacementError, write_record
+from gaugeblock.reference.hybrid.planner import STRATEGIES, plan
 
 if TYPE_CHECKING:
     from gaugeblock.reference.hybrid.model_profile import ModelBench
     from gaugeblock.reference.hybrid.placement import Placement
     from gaugeblock.reference.hybrid.profile import Profile, Timing
 
-STRATEGIES = ("operator", "edge-of-gpu", "cpu")
+OURS = ("placement.json", "profile.json", "strategies.json")
 DEVICES = {"auto": "auto", "cuda": "cuda", "pretend": "pretend", "cpu": "pretend"}
 SCHEMA_VERSION = 1
 T = TypeVar("T")
@@ -48,8 +50,8 @@ class Row:
 )
 @click.option(
     "--strategy",
-    type=click.Choice(STRATEGIES),
-    default=STRATEGIES[0],
+    type=click.Choice(list(STRATEGIES)),
+    default=next(iter(STRATEGIES)),
     show_default=True,
     help="Whose plan goes to placement.json; all are planned and measured.",
 )
@@ -93,12 +95,9 @@ def place(
     if importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("placing needs torch: pip install 'gaugeblock[embedded]'")
     from gaugeblock.reference.engine.errors import DeviceFault, ModelError
-    from gaugeblock.reference.hybrid.placement import PlacementError
 
-    folder = model or tiny_model()
-    if not (folder / "config.json").is_file():
-        raise KitError(f"no model folder at {str(folder)!r}: give a Hugging Face folder with config.json")
-    _make(out)
+    folder = given_model(model or tiny_model())
+    prepare_out(out)  # nothing is removed: --profile may lie there
     try:
         bench = _bench(folder, DEVICES[device], tokens)
         profile = _profile(bench, profile_path, kv_tokens)
@@ -107,19 +106,12 @@ def place(
         raise KitError(str(problem)) from None
     except DeviceFault as problem:
         raise EnvironmentFault(str(problem)) from None
-    profile.save(out / "profile.json")
-    next(row.plan for row in rows if row.plan.strategy == strategy).save(out / "placement.json")
-    (out / "strategies.json").write_text(json.dumps(_record(bench, budget, rows), indent=1) + "\n", encoding="utf-8")
+    next(row.plan for row in rows if row.plan.strategy == strategy).save(out / OURS[0])
+    profile.save(out / OURS[1])
+    write_record(out / OURS[2], _record(bench, budget, rows))
     _show(bench, profile, budget, rows)
-    click.echo("written: " + ", ".join(str(out / f"{name}.json") for name in ("placement", "profile", "strategies")))
+    click.echo("written: " + ", ".join(str(out / name) for name in OURS))
     return 0
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise KitError(f"cannot write to --out {str(out)!r}: {problem.strerror}") from None
 
 
 def _bench(folder: Path, device: str, tokens: int) -> ModelBench:
@@ -149,8 +141,6 @@ def _profile(bench: ModelBench, path: Path | None, kv_tokens: int) -> Profile:
 
 
 def _rows(bench: ModelBench, profile: Profile, budget: int) -> list[Row]:
-    from gaugeblock.reference.hybrid.planner import plan
-
     plans = [plan(profile, budget, name, movable=bench.operators) for name in STRATEGIES]
     measured = _told("running the plans", lambda: bench.measure([made.devices for made in plans]))
     return [Row(*pair) for pair in zip(plans, measured, strict=True)]
@@ -206,7 +196,8 @@ def _show(bench: ModelBench, profile: Profile, budget: int, rows: list[Row]) -> 
     console.print(table)
     for made in (row.plan for row in rows if row.plan.gap_seconds):
         console.print(f"{made.strategy}: a better plan can be faster by {1e3 * made.gap_seconds:.3f} ms at most")
-    profiled, again = profile.whole["host"].least, rows[STRATEGIES.index("cpu")].measured.least
+    profiled = profile.whole["host"].least
+    again = next(row.measured.least for row in rows if row.plan.strategy == "cpu")
     if abs(again / profiled - 1) > DRIFT:
         console.print(
             f"the same pass on the CPU took {1e3 * profiled:.2f} ms in the profile and {1e3 * again:.2f} ms now: the "

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.conformance.out import prepare_out
+from gaugeblock.fixtures.embedded import given_model, tiny_model
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.targets.options import TargetOptions
 
@@ -56,7 +57,7 @@ def profile(
     reachable or the device missing.
     """
     _refuse_contradictions(model, engine_url, trace, nsys, command)
-    _prepare(out)
+    prepare_out(out, OURS)
     options = TargetOptions(engine_urls=(engine_url,) if engine_url else (), api_key_env=api_key_env)
     if nsys:
         from gaugeblock.conformance.profiling.nsys import wrap
@@ -87,19 +88,8 @@ def _refuse_contradictions(
         raise KitError(f"{' and '.join([*named, *(['--nsys'] if nsys else [])])} exclude each other")
 
 
-def _prepare(out: Path) -> None:
-    """Make ``out``, without the files of an earlier run of ours."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in OURS:
-            (out / name).unlink(missing_ok=True)
-    except OSError as problem:
-        raise KitError(f"cannot write to --out {str(out)!r}: {problem.strerror}") from None
-
-
 def _model(folder: Path, dtype: str, device: str | None, prompt: int, decode: int, out: Path, fuse: bool) -> Study:
-    if not (folder / "config.json").is_file():  # before torch is loaded
-        raise KitError(f"no model folder at {str(folder)!r}: give a Hugging Face folder with config.json")
+    given_model(folder)
     import torch
     from rich.console import Console
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from gaugeblock.conformance.cli.bench import OUT, make_folder
+from gaugeblock.conformance.cli.bench import OUT
+from gaugeblock.conformance.out import prepare_out
 from gaugeblock.fixtures.errors import KitError, legal_name
 
 GENERATED = 2000  # requests of the shipped generator
@@ -61,7 +62,7 @@ def simulate(
     own, chosen = OwnPolicies(), _settings(settings)
     names = policies or tuple(own.names())
     made = {name: own.make(name, chosen) for name in names}  # an unknown name ends it here
-    make_folder(out)
+    prepare_out(out)
     arrivals = (generate_trace(seed, requests or GENERATED) if trace is None else load_trace(trace))[:requests]
     setup = Setup(workers, Engine(prefill_rate, output_rate, slots, cache_tokens), speed, seed)
     rows = []

@@ -15,6 +15,7 @@ from rich.table import Table
 from gaugeblock.conformance.check import Check
 from gaugeblock.conformance.outcome import Outcome
 from gaugeblock.conformance.results import Result
+from gaugeblock.conformance.verdict import VERDICT
 
 COLOURS = {
     "passed": "green",
@@ -85,7 +86,7 @@ class Terminal:
         if verdict["first_failing_layer"]:
             print_(f"first failing layer: [bold red]{verdict['first_failing_layer']}[/]")
         if out is not None:
-            print_(f"written: {Path(out) / 'verdict.json'}, report.html, junit.xml", style="dim")
+            print_(f"written: {Path(out) / VERDICT}, report.html, junit.xml", style="dim")
         ran = len(verdict["checks"])
         print_(f"{ran} check{'s' * (ran != 1)} in {verdict['seconds']:.1f} s", style="dim")
         print_(f"result: [{COLOURS[verdict['result']]}]{verdict['result']}[/]")

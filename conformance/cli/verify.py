@@ -13,9 +13,10 @@ import pytest
 
 from gaugeblock.conformance.check import LAYERS
 from gaugeblock.conformance.cli.terminal import Terminal
+from gaugeblock.conformance.out import prepare_out
 from gaugeblock.conformance.plugin import OPTIONS
 from gaugeblock.conformance.session import KitSession, read_options
-from gaugeblock.conformance.verdict import EXIT_CODES, prepare_out
+from gaugeblock.conformance.verdict import EXIT_CODES, VERDICT
 from gaugeblock.fixtures.errors import EnvironmentFault, legal_name
 
 IN_PROCESS = ("kernels", "prefill", "kv", "hybrid")  # layers that need torch in this process
@@ -67,7 +68,7 @@ def verify(layers: tuple[str, ...], out: str | None, **given: Any) -> int:
     options = {_NAMES.get(key, f"gb_{key}"): value for key, value in given.items()}
     read_options(options.__getitem__)  # misuse ends here, before anything starts
     layers = layers or (("kernels",) if given["ops"] else ())  # an op is one of the kernels
-    prepare_out(out)
+    prepare_out(out, [VERDICT])
     args = _pytest_args(options)
     if out is not None:
         args += ["--gb-out", out, f"--junitxml={Path(out) / 'junit.xml'}", "-o", "junit_suite_name=gaugeblock"]

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gaugeblock.conformance.profiling.trace import PHASE
+from gaugeblock.fixtures.embedded import given_model
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -55,8 +56,7 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
         KitError: no model folder, or transformers cannot read it.
         EnvironmentFault: no GPU for ``device`` cuda.
     """
-    if not (folder / "config.json").is_file():
-        raise KitError(f"no model folder at {str(folder)!r}: give a Hugging Face folder with config.json")
+    given_model(folder)
     if device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentFault("--device cuda: PyTorch sees no GPU here; use --device cpu")
     from transformers import AutoModelForCausalLM

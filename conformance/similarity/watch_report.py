@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
+from gaugeblock.conformance.out import prepare_out
 from gaugeblock.conformance.verdict import EXIT_CODES
 from gaugeblock.conformance.versions import version_of
-from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.similarity.calibration import Calibration
 from gaugeblock.fixtures.similarity.summary import SHOWN
 from gaugeblock.fixtures.targets.engine import EngineTarget
@@ -21,6 +21,7 @@ from gaugeblock.fixtures.watch.reading import Reading
 from gaugeblock.fixtures.watch.rounds import Round, Watcher, nearest_rank
 
 SCHEMA_VERSION = 1
+OURS = ("watch.jsonl", "watch.json")
 TAILS = (0.5, 0.95, 0.99)
 
 
@@ -105,14 +106,8 @@ class Record:
 
     def __enter__(self) -> Record:
         if self._folder is not None:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._file = (self._folder / "watch.jsonl").open("w", encoding="utf-8")
-                (self._folder / "watch.json").unlink(missing_ok=True)
-            except OSError as error:
-                raise KitError(
-                    f"cannot write into {str(self._folder)!r}: {error.strerror}; name another folder with --out"
-                ) from error
+            prepare_out(self._folder, OURS)
+            self._file = (self._folder / OURS[0]).open("w", encoding="utf-8")
         return self
 
     def __exit__(
@@ -153,7 +148,7 @@ class Record:
         }
         draft = self._folder / "watch.json.tmp"
         draft.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(self._folder / "watch.json")
+        draft.replace(self._folder / OURS[1])
 
     def _round(self, made: Round) -> dict[str, Any]:
         lanes = sorted({reading.lane for reading in made.readings})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -55,7 +56,15 @@ def load_weights(folder: Path, config: ModelConfig) -> Weights:
 
 def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of ``model.safetensors``: the revision that KV keys cover."""
-    with (folder / "model.safetensors").open("rb") as file:
+    path = folder / "model.safetensors"
+    seen = path.stat()
+    return _file_digest(path, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _file_digest(path: Path, *_version: int) -> str:
+    """Read a file once for each version of it: several engines of one process may serve the same one."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,7 +7,7 @@ and the buffer that attention gathers pages into are not counted: they last for 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gaugeblock.reference.hybrid.placement import PlacementError
+from gaugeblock.reference.hybrid.tensors import tensors_in
 
 PINNED_BYTES = 16 << 20  # what is larger (weights, not activations) is not worth pinned memory that stays taken
 
@@ -114,21 +115,11 @@ class PretendTensor(Tensor):
         Raises:
             RuntimeError: a tensor of the host is among them.
         """
-        for tensor in _tensors((args, kwargs)):
+        for tensor in tensors_in((args, kwargs)):
             if not isinstance(tensor, cls):
                 name = getattr(function, "__name__", function)
                 raise RuntimeError(f"{name} got tensors of the host and of the device: all must be on one of them")
         return super().__torch_function__(function, types, args, kwargs or {})  # type: ignore[no-untyped-call] # torch's
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 class PretendDevice(Device):

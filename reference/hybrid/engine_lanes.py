@@ -130,14 +130,14 @@ class HybridEngine:
         configs = [_lane_config(config, spec) for spec in specs]
         folders = [model_folder(one.model_path) for one in configs]
         digests = {folder: weights_digest(folder) for folder in folders}
-        lanes = [
-            Lane(spec.name, _NotBuilt(), spec.tier, spec.quality, digests[folder], spec.capacity, spec.low_capacity)
-            for spec, folder in zip(specs, folders, strict=True)
-        ]
-        check_lanes(lanes)  # before anything large is loaded
+        revisions = [digests[folder] for folder in folders]
+        check_lanes([(spec.name, revision) for spec, revision in zip(specs, revisions, strict=True)])
         self.engines = [Engine(one, spec.build) for one, spec in zip(configs, specs, strict=True)]
-        built = [replace(lane, engine=engine) for lane, engine in zip(lanes, self.engines, strict=True)]
-        self.front = LaneFront(built, front)
+        lanes = [
+            Lane(spec.name, engine, spec.tier, spec.quality, revision, spec.capacity, spec.low_capacity)
+            for spec, engine, revision in zip(specs, self.engines, revisions, strict=True)
+        ]
+        self.front = LaneFront(lanes, front)
         first = self.engines[0]
         self.tokenizer = first.tokenizer
         shortest = min(engine.context_len for engine in self.engines)  # a request fits every lane
@@ -179,16 +179,6 @@ class HybridEngine:
         """Return the sums over the lanes."""
         each = [asdict(engine.stats()) for engine in self.engines]
         return EngineStats(**{field.name: sum(one[field.name] for one in each) for field in fields(EngineStats)})
-
-
-class _NotBuilt:
-    """The engine of a lane that is looked at before it is built."""
-
-    def submit(self, request: GenerateRequest, sink: EventSink) -> None:
-        raise NotImplementedError
-
-    def abort(self, rid: str | None) -> None:
-        raise NotImplementedError
 
 
 def _lane_config(config: EngineConfig, spec: LaneSpec) -> EngineConfig:

@@ -43,7 +43,7 @@ class LaneFront:
         config: FrontConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_lanes(lanes)
+        check_lanes([(lane.name, lane.revision) for lane in lanes])
         self.config = config or FrontConfig()
         self._clock = clock
         self.states = [LaneState(lane, self._breaker(), clock) for lane in lanes]

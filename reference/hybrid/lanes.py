@@ -60,19 +60,19 @@ class Lane:
         check_whole("low_capacity", self.low_capacity, 0, self.capacity)
 
 
-def check_lanes(lanes: Sequence[Lane]) -> None:
-    """Raise ``ValueError`` if these lanes cannot stand in for each other."""
+def check_lanes(lanes: Sequence[tuple[str, str]]) -> None:
+    """Raise ``ValueError`` if lanes of these names and revisions cannot stand in for each other."""
     if not lanes:
         raise ValueError("at least one lane is needed")
-    names = [lane.name for lane in lanes]
+    names = [name for name, _ in lanes]
     if len(set(names)) < len(names):
         raise ValueError(f"lanes must have different names; got {', '.join(names)}")
-    first = lanes[0]
-    for lane in lanes[1:]:
-        if lane.revision != first.revision:
+    first, wanted = lanes[0]
+    for name, revision in lanes[1:]:
+        if revision != wanted:
             raise ValueError(
-                f"the lane {lane.name!r} serves another revision of the model than the lane {first.name!r}: "
-                f"{lane.revision[:16]}, not {first.revision[:16]}; all lanes must answer as one model does"
+                f"the lane {name!r} serves another revision of the model than the lane {first!r}: "
+                f"{revision[:16]}, not {wanted[:16]}; all lanes must answer as one model does"
             )
 
 

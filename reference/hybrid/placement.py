@@ -78,9 +78,7 @@ class Placement:
         Raises:
             PlacementError: another version, or a field is missing.
         """
-        version = record.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise PlacementError(f"a placement of schema_version {version!r}; this reads {SCHEMA_VERSION}: plan again")
+        refuse_other_version(record, "placement", SCHEMA_VERSION)
         try:
             fields = {name: record[name] for name in cls.__dataclass_fields__}
         except KeyError as missing:
@@ -89,7 +87,7 @@ class Placement:
 
     def save(self, path: Path) -> None:
         """Write the placement as a JSON file."""
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_record(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Placement:
@@ -99,6 +97,20 @@ class Placement:
             PlacementError: there is none, or it does not hold a placement.
         """
         return cls.from_json(read_record(path, "placement"))
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON file that :func:`read_record` reads."""
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def refuse_other_version(record: Mapping[str, Any], what: str, version: int) -> None:
+    """Raise ``PlacementError`` if a record is not of the version that is read here."""
+    found = record.get("schema_version")
+    if found != version:
+        raise PlacementError(
+            f"a {what} of schema_version {found!r}; this reads {version}: run `gaugeblock place` again"
+        )
 
 
 def read_record(path: Path, what: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -10,7 +9,13 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from gaugeblock.reference.hybrid.placement import PLACES, PlacementError, read_record
+from gaugeblock.reference.hybrid.placement import (
+    PLACES,
+    PlacementError,
+    read_record,
+    refuse_other_version,
+    write_record,
+)
 
 INPUT = "<input>"
 OUTPUT = "<output>"
@@ -153,9 +158,7 @@ class Profile:
         Raises:
             PlacementError: another version, or a field is missing.
         """
-        version = record.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise PlacementError(f"a profile of schema_version {version!r}; this reads {SCHEMA_VERSION}: profile again")
+        refuse_other_version(record, "profile", SCHEMA_VERSION)
         try:
             return cls(
                 devices=record["devices"],
@@ -173,7 +176,7 @@ class Profile:
 
     def save(self, path: Path) -> None:
         """Write the profile as a JSON file."""
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_record(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Profile:

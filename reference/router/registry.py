@@ -159,7 +159,13 @@ class Registry:
         room = Room.NONE
         for w in self.workers.values():
             meant = w.spec.role == role and w.spec.tier in tiers and pool in (None, w.spec.pool)
-            if meant and reaches(w.spec.quality, floor) and w.available() and w.id not in tried and w.serves(model):
+            if (
+                meant
+                and (floor is None or reaches(w.spec.quality, floor))
+                and w.available()
+                and w.id not in tried
+                and w.serves(model)
+            ):
                 if not w.full:
                     return Room.FREE
                 room = Room.FULL

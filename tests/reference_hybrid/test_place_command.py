@@ -69,7 +69,7 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
     with pytest.raises(EnvironmentFault, match="no CUDA device here"):
         run("--device-budget", "1GiB", "--device", "cuda", "--out", str(tmp_path))
     (tmp_path / "file").touch()
-    with pytest.raises(KitError, match="cannot write to --out"):
+    with pytest.raises(KitError, match=r"cannot write into .*--out"):
         run("--device-budget", "1GiB", "--out", str(tmp_path / "file"))
 
 

@@ -9,25 +9,15 @@ import pytest
 from click.testing import CliRunner
 
 from gaugeblock.conformance.cli.watch import watch
-from gaugeblock.conformance.similarity import endpoints
 from gaugeblock.fixtures.embedded import embedded_engine, start_embedded_engine, tiny_model
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.launch import free_port
 from gaugeblock.fixtures.similarity import calibration as files
-from gaugeblock.fixtures.similarity import prompts
 from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.watch import rounds
 
-
-@pytest.fixture(scope="module", autouse=True)
-def four_prompts():
-    """Fewer prompts than the kit's, in everything that reads them."""
-    few = prompts.texts()[:4]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompts, "texts", lambda: few)
-        patch.setattr(endpoints, "texts", lambda: few)
-        yield
+pytestmark = pytest.mark.usefixtures("four_prompts")
 
 
 @pytest.fixture(scope="module")
