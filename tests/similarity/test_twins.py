@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from gaugeblock.fixtures.embedded import tiny_model
-from gaugeblock.fixtures.similarity.false_alarms import compare_twins, interval, missed
+from gaugeblock.fixtures.similarity.false_alarms import VARIANTS, compare_twin, held_to, interval, missed, statistics
 from gaugeblock.fixtures.similarity.gates import GATES
-from gaugeblock.fixtures.similarity.measure_null import load_bench
+from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
 from gaugeblock.fixtures.similarity.summary import summarise
 from gaugeblock.fixtures.similarity.twins import twin
 from gaugeblock.fixtures.similarity.variants import bf16, plain
@@ -40,15 +40,16 @@ def test_roundings_fall_elsewhere_and_no_wider(bench):
 def test_what_a_gate_holds_against_overlaps():
     gate = GATES["int8"].calibrated(0.9, 0.85)
     right = [np.full(100, 0.99), np.full(100, 0.98)]
-    assert missed(right, gate) == ()
+    assert missed(statistics(right), gate) == ()
     right[1][:3] = 0.1
-    assert missed(right, gate) == ("first percentile", "lowest 1%")
-    assert missed([np.full(100, 0.99), np.full(100, 0.94)], gate) == ("worst prompt",)
-    assert missed([np.full(100, 0.94)], GATES["int8"]) == ("worst prompt",)
+    assert missed(statistics(right), gate) == ("first percentile", "lowest 1%")
+    assert missed(statistics([np.full(100, 0.99), np.full(100, 0.94)]), gate) == ("worst prompt",)
+    assert missed(statistics([np.full(100, 0.94)]), GATES["int8"]) == ("worst prompt",)
 
 
 def test_each_twin_is_compared_in_every_precision_by_its_own_gate(bench):
-    found = list(compare_twins(bench, [0], rounds=3))
+    held = held_to(measure_null(bench, VARIANTS), VARIANTS)
+    found = list(compare_twin(bench, held, 0, rounds=3))
     assert {one.variant: one.gate for one in found} == {
         "fp16": "bf16", "bf16": "bf16", "int8-weights": "int8", "int8-kv": "int8", "fp8-kv": "int8"
     }  # fmt: skip

@@ -149,8 +149,8 @@ def _needed(prompts: Sequence[Positions], null: Calibration) -> tuple[int, int] 
 
 
 def _rounds(prompts: Sequence[Positions], null: Calibration) -> tuple[int, int] | None:
-    overlaps = [prompt.low for prompt in prompts]
-    return _median_and_most([watched(overlaps, null, STATISTIC, seed, ROUNDS) for seed in range(ORDERS)])
+    overlaps, limits = [prompt.low for prompt in prompts], null.limits(STATISTIC)
+    return _median_and_most([watched(overlaps, limits, seed, ROUNDS) for seed in range(ORDERS)])
 
 
 def _median_and_most(found: Sequence[int | None]) -> tuple[int, int] | None:
