@@ -5,8 +5,10 @@
 ``suite``: every kernel check on every op. ``mutants``: every planted fault of the layer against the check that it
 names. ``bench``: `gaugeblock bench kernels`, then the latency check and its faults. ``sanitizer``: every op's small
 calls under compute-sanitizer. ``peers``: the suite on each installed peer. ``prefill``: `gaugeblock bench prefill` at
-8192 tokens. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the workers when they are named one after the
-other; the other two have the card alone.
+8192 tokens. ``hybrid``: the tests of placements and lanes that need a GPU. ``place``: `gaugeblock place` at two
+budgets. ``similarity``: `gaugeblock bench similarity`; ``alarms``: its false alarms on twins of the model. ``profile``:
+`gaugeblock profile`. The last four take ``--model``. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the
+workers when they are named one after the other; the others have the card alone.
 
 Each step has a time limit (``--seconds bench=400``; steps that share the workers add theirs up) and writes what it has
 as it goes: ``checks.json``, and the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it
@@ -38,10 +40,12 @@ from gpu_pool import COMPILE, Task, ops_of, pieces, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {"suite": 240.0, "mutants": 220.0, "bench": 400.0, "sanitizer": 170.0, "peers": 300.0, "prefill": 120.0}
+SECONDS |= {"hybrid": 150.0, "place": 150.0, "similarity": 300.0, "alarms": 300.0, "profile": 280.0}
 ALONE = ("KER-018", "KER-022")  # compute-sanitizer, and times: each has a step of its own
 PEERS = ("sgl_kernel", "flashinfer", "liger_kernel", "torch_compile")
 TASK_SECONDS = 90.0
-ALONE_STEPS = ("bench", "prefill")
+ALONE_STEPS = ("bench", "prefill", "hybrid", "place", "similarity", "alarms", "profile")
+BUDGETS = ("100MiB", "400MiB")  # of `gaugeblock place`: some of a small model's operators, and most
 LATENCY = "KER-022"
 LATENCY_SECONDS = 100.0  # of the bench step, for that check and its faults
 
@@ -54,6 +58,7 @@ def main() -> int:
     parser.add_argument("--site", type=Path, help="wheels of the peers")
     parser.add_argument("--seconds", action="append", default=[], metavar="STEP=N")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 4)
+    parser.add_argument("--model", type=Path, help="a Hugging Face folder; the kit's tiny model by default")
     parser.add_argument("--peer", action="append", help=f"of {', '.join(PEERS)}; all by default")
     options = parser.parse_args()
     make_importable()
@@ -73,8 +78,8 @@ def main() -> int:
         deadline = begin + sum(limits[name] for name in names)
         if not alone:
             fine &= pool(options, names, deadline)
-        elif alone == "prefill":
-            fine &= prefill(options, deadline)
+        elif alone != "bench":
+            fine &= commands(alone, options, deadline)
         else:
             prepare_bench(options, names != options.steps[: len(names)])
             background = finished(background, 120) if background is not None else None
@@ -290,14 +295,49 @@ def bench(options: argparse.Namespace, deadline: float) -> bool:
     return child.returncode == 0 and all(result["outcome"] in ("passed", "named") for result in found)
 
 
-def prefill(options: argparse.Namespace, deadline: float) -> bool:
+def commands(step: str, options: argparse.Namespace, deadline: float) -> bool:
+    """Run a step that is commands of the kit or a script, one after the other; each has what time is left."""
+    fine = True
+    for command in COMMANDS[step](options):
+        print("$", " ".join(command), flush=True)
+        child = subprocess.Popen([sys.executable, *command], start_new_session=True, cwd=ROOT)
+        finished(child, max(deadline - time.monotonic(), 1))
+        print(f"exit code {child.returncode}", flush=True)
+        fine &= child.returncode == 0
+    return fine
+
+
+def kit(*words: str) -> list[str]:
+    """Return a command of the kit."""
+    return ["-m", "gaugeblock.conformance.cli.main", *words]
+
+
+def prefill(options: argparse.Namespace) -> list[list[str]]:
     """Sweep chunked prefill in the shape of SmolLM2-135M; the windows lie far below the prompt."""
     sizes = ["--tokens", "8192", "--chunk", "512", "--chunk", "2048", "--window", "1024", "--window", "4096"]
     ways = ["--shape", "smollm2-135m", "--dtype", "bf16", "--rounds", "5", "--out", str(options.out)]
-    command = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "bench", "prefill", *sizes, *ways]
-    child = subprocess.Popen(command, start_new_session=True)
-    finished(child, deadline - time.monotonic())
-    return child.returncode == 0
+    return [kit("bench", "prefill", *sizes, *ways)]
+
+
+def model(options: argparse.Namespace) -> list[str]:
+    """Return the flag of a model folder, if there is one."""
+    return [] if options.model is None else ["--model", str(options.model)]
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
+    "prefill": prefill,
+    "hybrid": lambda o: [["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/reference_hybrid"]],
+    "place": lambda o: [
+        kit("place", *model(o), "--device", "cuda", "--device-budget", budget, "--out", str(o.out / f"place-{budget}"))
+        for budget in BUDGETS
+    ],
+    "similarity": lambda o: [kit("bench", "similarity", *model(o), "--device", "cuda", "--out", str(o.out))],
+    "alarms": lambda o: [
+        ["benchmarks/similarity_alarms.py", *model(o), "--device", "cuda", "--out", str(o.out / "alarms.jsonl")]
+    ],
+    "profile": lambda o: [kit("profile", *model(o), "--device", "cuda", "--out", str(o.out / "profile"))],
+}
+"""The steps that have the card alone, but for the bench."""
 
 
 def sanitizer_tasks(options: argparse.Namespace) -> list[Task]:

@@ -149,7 +149,7 @@ _LARGE = Config(128, 256, 128, 8, 4, bulk=True, persistent=True, subtiles=2)
 _MIDDLE = Config(128, 128, 128, 4, 3, bulk=True, bulk_out=False)  # two programs a multiprocessor
 _SMALL = Config(64, 128, 128, 4, 4, bulk=True)
 _SHORT = Config(64, 32, 256, 4, 4, ahead=1024)
-_DECODE = Config(16, 16, 512, 2, 6, ahead=512)
+_DECODE = Config(16, 16, 512, 2, 6, ahead=1024)
 _DECODE_WAVES = Config(16, 16, 512, 2, 5, ahead=1024)
 _ONE = GemvConfig(1, 4, 4096, 8, ahead=0.25)
 _ONE_WAVES = GemvConfig(1, 4, 4096, 2)
