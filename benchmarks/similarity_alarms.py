@@ -1,7 +1,7 @@
 """How often the gates and a watch call a right engine wrong: twins of a model in five precisions.
 
     python3 benchmarks/similarity_alarms.py                       # tiny-llama, 240 comparisons
-    python3 benchmarks/similarity_alarms.py --model PATH --device cuda --workers 12 --out alarms.jsonl
+    python3 benchmarks/similarity_alarms.py --model PATH --device cuda --out alarms.jsonl
 
 A twin computes the same function with other weights, so that all roundings fall differently
 (gaugeblock/fixtures/similarity/twins.py). Each is held to the plain model's null, and watched for 500 rounds of 48
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections import Counter
@@ -107,9 +108,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=48, help="twins; each is compared in every variant")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="all by default; on a CPU 16 bits are slow")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes; one a core, at most 16 on a GPU")
+    parser.add_argument("--workers", type=int, help="processes; by default 1 on a CPU, up to 12 on a GPU")
     parser.add_argument("--out", type=Path, help="one JSON line a comparison")
     options = parser.parse_args()
+    workers = options.workers or (min(12, os.cpu_count() or 1) if options.device == "cuda" else 1)
     start = time.monotonic()
     found: list[Twin] = []
     variants = options.variants.split(",")
@@ -120,7 +122,7 @@ def main() -> None:
             f"gate {gate.name}: first percentile above {gate.tail:.4f}, lowest 1% above {gate.shortfall:.4f}",
             flush=True,
         )
-    for one in compare_all(bench, held, options.model, range(options.seeds), options.workers):
+    for one in compare_all(bench, held, options.model, range(options.seeds), workers):
         found.append(one)
         if options.out is not None:
             with options.out.open("a", encoding="utf-8") as file:
