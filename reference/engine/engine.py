@@ -62,7 +62,7 @@ class Engine:
         self._flushes: set[Future[bool]] = set()
         self._stopping = False
         self._closed = False
-        self._crash: str | None = None
+        self._crash: Exception | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -90,7 +90,7 @@ class Engine:
         return self._crash is None and self._thread is not None and self._thread.is_alive()
 
     @property
-    def crash_message(self) -> str | None:
+    def crash(self) -> Exception | None:
         """What ended the loop, if something did."""
         return self._crash
 
@@ -100,6 +100,22 @@ class Engine:
             raise RuntimeError("the engine was started before")
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
+
+    def restart(self) -> None:
+        """Start the scheduler's thread again after a crash: the weights are there, cached KV on the device is not.
+
+        Raises:
+            RuntimeError: the loop has not crashed, has not ended its requests yet, or was stopped.
+            KVError: its pages cannot be accounted for.
+        """
+        with self._wake:
+            if self._crash is None or self._stopping or self._thread is None or self._thread.is_alive():
+                raise RuntimeError("only an engine that has crashed and ended its requests can be restarted")
+            self.scheduler.reset()
+            self._inbox.clear()
+            self._thread = None
+            self.start()
+            self._crash = None  # before the thread gets beyond its first wait
 
     def stop(self) -> None:
         """Abort what runs and end the thread. May be called twice."""
@@ -137,7 +153,7 @@ class Engine:
         sequence = Sequence(request, sink, self.tokenizer, self.eos_token_ids)
         with self._wake:
             if self._crash is not None or self._stopping:
-                message = self._crash or "the engine is stopping"
+                message = "the engine is stopping" if self._crash is None else _crashed(self._crash)
             else:
                 self._register(request, sink)
                 self._post(lambda: self._add(sequence))
@@ -234,9 +250,18 @@ class Engine:
             reason = "the engine was stopped"
         except Exception as error:
             log.exception("the scheduler crashed")
-            reason = f"the scheduler crashed: {type(error).__name__}: {error}"
-            self._crash = reason
+            reason = _crashed(error)
+            self._crash = error
+            self._take_back()
         self._end_all(reason)
+
+    def _take_back(self) -> None:
+        """After a crash: nobody computes any more, so nobody holds pages."""
+        try:
+            self.scheduler.reset()
+            self._publish()
+        except Exception:
+            log.exception("the pages of a scheduler that has crashed cannot be accounted for")
 
     def _wait(self) -> bool:
         """Wait for something to do; False when it is time to end."""
@@ -284,9 +309,12 @@ class Engine:
     def _end_all(self, reason: str) -> None:
         """Give every request that is still open its last event, whatever state the scheduler is in."""
         with self._wake:
-            self._stopping = True
             open_requests, self._live = self._live, {}
             while self._flushes:
                 self._flushes.pop().set_result(False)
         for rid, sink in open_requests.items():
             self._send(sink, TokenEvent(rid, None, "", finish=Finish("abort", message=reason)))
+
+
+def _crashed(error: Exception) -> str:
+    return f"the scheduler crashed: {type(error).__name__}: {error}"

@@ -80,6 +80,17 @@ class Scheduler:
         self.stats.aborted_total += len(ended)
         return [abort_event(sequence, message) for sequence in ended]
 
+    def reset(self) -> None:
+        """Forget all sequences and what is cached on the device, after an error that may have left anything behind.
+
+        Raises:
+            KVError: the pages do not add up even so.
+        """
+        self.stats.aborted_total += len(self.running) + len(self.waiting)
+        self.running.clear()
+        self.waiting.clear()
+        self.kv.reset()
+
     def step(self) -> list[Event]:
         """Compute one batch and return what became of it."""
         self._prefetch()

@@ -19,7 +19,7 @@ from gaugeblock.reference.hybrid.devices import DEVICES, open_device
 from gaugeblock.reference.hybrid.front import LaneFront
 from gaugeblock.reference.hybrid.http import asked_here
 from gaugeblock.reference.hybrid.jobs import FrontConfig
-from gaugeblock.reference.hybrid.lanes import Lane, check_lanes
+from gaugeblock.reference.hybrid.lanes import Condition, Lane, check_lanes
 from gaugeblock.reference.hybrid.operators import model_operators
 from gaugeblock.reference.hybrid.placed_model import PlacedModel
 from gaugeblock.reference.hybrid.placement import DEVICE
@@ -147,7 +147,12 @@ class HybridEngine:
 
     @property
     def healthy(self) -> bool:
-        """Whether a lane lives."""
+        """Whether a lane serves, or will again."""
+        return self.serves or any(state.condition is Condition.RESTARTS for state in self.front.states)
+
+    @property
+    def serves(self) -> bool:
+        """Whether a lane serves now."""
         return any(engine.healthy for engine in self.engines)
 
     def start(self) -> None:

@@ -46,7 +46,8 @@ class LaneFront:
         check_lanes([(lane.name, lane.revision) for lane in lanes])
         self.config = config or FrontConfig()
         self._clock = clock
-        self.states = [LaneState(lane, self._breaker(), clock) for lane in lanes]
+        restarts, pause = self.config.restarts, self.config.restart_pause
+        self.states = [LaneState(lane, self._breaker(), clock, restarts, pause) for lane in lanes]
         self.metrics = LaneMetrics(self.states, self.waiting)
         self._jobs: dict[str, Job] = {}
         self._queue: list[Job] = []
@@ -142,8 +143,12 @@ class LaneFront:
             self.tick()
 
     def tick(self) -> None:
-        """End what is over its time, leave lanes that are silent, and let in whom a lane can take by now."""
+        """End what is over its time, leave silent lanes, restart dead ones, and let in whom a lane can take by now."""
         with self._lock:
+            for state in self.states:
+                crash = state.look_after()
+                if crash is not None:
+                    self.metrics.crashes.labels(state.lane.name, type(crash).__name__).inc()
             now = self._clock()
             for job in list(self._jobs.values()):
                 attempt = job.attempt
@@ -297,7 +302,7 @@ class LaneFront:
 
     def _refuse(self, job: Job, kind: str) -> None:
         self.metrics.refused.labels(kind).inc()
-        status, message = refusal_text(kind, job, [state.view for state in self.states])
+        status, message = refusal_text(kind, job, self.states)
         self._end(job, Finish("abort", message=message, status=status))
 
     def _end(self, job: Job, finish: Finish) -> None:

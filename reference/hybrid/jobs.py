@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gaugeblock.reference.engine.types import EventSink, GenerateRequest, RequestError, TokenEvent
-from gaugeblock.reference.hybrid.lanes import LaneState
-from gaugeblock.reference.hybrid.qos import Asked, LaneView, Reason
+from gaugeblock.reference.hybrid.lanes import Condition, LaneState
+from gaugeblock.reference.hybrid.qos import Asked, Reason
 from gaugeblock.reference.router.quality import QUALITIES
 from gaugeblock.reference.router.rules import BANDS
 from gaugeblock.reference.router.tables import check_number, check_whole
 
 REFUSALS = {
     "quality": (400, "no lane takes such a request"),
-    "fault": (503, "there is no other lane to go on in"),
+    "fault": (503, "no lane is left that could serve the request"),
     "queue_full": (429, "too many requests wait already"),
     "queue_timeout": (429, "no lane had room for the request in time"),
     "deadline_unreachable": (429, "no lane is fast enough for the time that the request has left"),
@@ -30,6 +30,7 @@ class FrontConfig:
 
     At most ``queue_size`` requests wait, each for ``queue_timeout``; one that was passed over ``patience`` times goes
     first. A lane that is silent for ``idle_timeout`` within a request has failed it. The breaker is that of the router.
+    A lane whose engine has died is restarted after ``restart_pause``, ``restarts`` times without an answer in between.
 
     Raises:
         ValueError: naming the field, the value and what is legal.
@@ -43,12 +44,16 @@ class FrontConfig:
     breaker_cooldown: float = 10.0
     breaker_probes: int = 1
     breaker_successes: int = 1
+    restarts: int = 3
+    restart_pause: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("queue_timeout", "idle_timeout"):
             check_number(name, getattr(self, name), 0, above=True)
-        check_number("breaker_cooldown", self.breaker_cooldown, 0)
-        check_whole("queue_size", self.queue_size, 0)
+        for name in ("breaker_cooldown", "restart_pause"):
+            check_number(name, getattr(self, name), 0)
+        for name in ("queue_size", "restarts"):
+            check_whole(name, getattr(self, name), 0)
         for name in ("patience", "breaker_failures", "breaker_probes", "breaker_successes"):
             check_whole(name, getattr(self, name), 1)
 
@@ -158,15 +163,17 @@ class Job:
         return replace(event, rid=self.request.rid, served_by=served or None)
 
 
-def refusal_text(kind: str, job: Job, lanes: Sequence[LaneView]) -> tuple[int, str]:
+def refusal_text(kind: str, job: Job, states: Sequence[LaneState]) -> tuple[int, str]:
     """Return the status and the message of a refusal."""
     status, text = REFUSALS[kind]
     floor = job.qos.floor
     if kind == "quality" and floor is not None:
-        have = ", ".join(f"{lane.name} ({lane.quality})" for lane in lanes)
+        have = ", ".join(f"{state.lane.name} ({state.lane.quality})" for state in states)
         text = f"{text}: it asks for {floor} or better, and the lanes are {have}"
-    if not job.tried:
-        return status, text
-    if kind == "fault" and floor is not None:
-        text = f"no other lane reaches {floor}, which the request asks for"
-    return 503, "; ".join([*job.tried.values(), text])
+    said = list(job.tried.values())
+    if kind == "fault":
+        untried = [state for state in states if state.lane.name not in job.tried]
+        said += [why for state in untried if state.condition is Condition.DOWN and (why := state.why_down)]
+        if floor is not None:
+            text = f"no other lane reaches {floor}, which the request asks for"
+    return 503 if said else status, "; ".join([*said, text])

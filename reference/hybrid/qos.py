@@ -46,8 +46,9 @@ class Asked:
 class LaneView:
     """How a lane is now.
 
-    ``capacity`` requests run at a time, at most ``low_capacity`` of them of low priority. ``open``: its breaker lets a
-    request in. ``prefill`` and ``decode`` are its measured seconds a prompt token and a new token, None if unknown.
+    ``capacity`` requests run at a time, at most ``low_capacity`` of them of low priority. ``open``: its engine serves
+    and its breaker lets a request in. ``prefill`` and ``decode`` are its measured seconds a prompt token and a new
+    token, None if unknown. ``down``: it will never serve again.
     """
 
     name: str
@@ -60,6 +61,7 @@ class LaneView:
     open: bool = True
     prefill: float | None = None
     decode: float | None = None
+    down: bool = False
 
     def serves(self, asked: Asked) -> bool:
         """Whether it could ever take such a request."""
@@ -103,7 +105,7 @@ WAIT = Decision()
 def choose(asked: Asked, lanes: Sequence[LaneView]) -> Decision:
     """Return where a request goes. Of several lanes of one kind the least loaded takes it."""
     able = [lane for lane in lanes if lane.serves(asked)]
-    untried = [lane for lane in able if lane.name not in asked.tried]
+    untried = [lane for lane in able if not (lane.name in asked.tried or lane.down)]
     timely = [lane for lane in untried if lane.in_time(asked)]
     if not able:
         return Decision(refusal="quality")

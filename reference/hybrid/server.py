@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gaugeblock.reference.engine.http.jsonio import to_json
 from gaugeblock.reference.engine.http.server import build_app, listening_socket, run
 from gaugeblock.reference.engine.types import EngineConfig
 from gaugeblock.reference.hybrid.engine_lanes import DEFAULT_LANES, HybridEngine, load_lanes
@@ -12,11 +15,15 @@ from gaugeblock.reference.hybrid.http import QosHeaders
 
 
 def hybrid_app(engine: HybridEngine, api_key: str | None = None) -> ASGIApp:
-    """The application around started lanes; ``/metrics`` has theirs too."""
-    return _with_lanes(engine, build_app(engine, api_key))
+    """The application around started lanes; ``/health`` and ``/metrics`` tell of each of them."""
 
+    async def health(_: Request) -> Response:
+        """200 while a lane serves."""
+        lanes = [state.report for state in engine.front.states]
+        return Response(to_json({"lanes": lanes}), 200 if engine.serves else 503, media_type="application/json")
 
-def _with_lanes(engine: HybridEngine, app: Starlette) -> ASGIApp:
+    app = build_app(engine, api_key)
+    app.routes.insert(0, Route("/health", health, methods=["GET"]))  # before that of an engine alone
     app.state.front.metrics.registry.register(engine.front.metrics.registry)
     return QosHeaders(app)
 

@@ -170,6 +170,17 @@ class KVManager:
             self.index.remove(node, evicted=False)
             self.pool.reclaim(node.page)
 
+    def reset(self) -> None:
+        """Let go of what all sequences hold and forget the device's cached pages; the tiers below keep theirs.
+
+        Raises:
+            KVError: the pages do not add up afterwards: a call broke off between two of them.
+        """
+        for allocation in list(self._live):
+            self.release(allocation)
+        self.forget()
+        self.recount()
+
     def prefetch(self, requests: Sequence[tuple[Sequence[int], str]]) -> None:
         """Bring what the next requests will need nearer, in the order of their turn. Each: its tokens and its salt."""
         if self.prefix_cache:

@@ -4,9 +4,11 @@ import threading
 from dataclasses import replace
 
 import pytest
+import torch
 
 from gaugeblock.reference.engine.engine import Engine
 from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, QueueFull, RequestError, SamplingParams
+from gaugeblock.reference.kv.pages import KVError
 
 SECONDS = 20.0
 
@@ -220,10 +222,62 @@ def test_a_crash_ends_every_request_and_shows_in_health(make):
         assert finish.type == "abort"
         assert "ArithmeticError: bad matrix" in finish.message
     assert not engine.healthy
-    assert "bad matrix" in engine.crash_message
+    assert str(engine.crash) == "bad matrix"
+    stats = engine.stats()
+    assert (stats.running, stats.queued, stats.free_tokens) == (0, 0, stats.total_tokens)
     late = Client()
     engine.submit(request("late"), late)
     assert "bad matrix" in late.wait().message
+
+
+def test_an_engine_that_crashed_starts_again_from_nothing(make):
+    engine = make()
+    with pytest.raises(RuntimeError, match="only an engine that has crashed"):
+        engine.restart()
+    right = ask(engine)
+    forward, calls = engine.scheduler.model.forward, []
+
+    def broken(batch, storage):
+        calls.append(batch)
+        if len(calls) == 4:
+            for page in range(4):
+                storage.write_page(page, torch.full(storage.shape.page_form.shape, 9.0))
+            raise ArithmeticError("bad matrix")
+        return forward(batch, storage)
+
+    engine.scheduler.model.forward = broken
+    clients = [Client() for _ in range(2)]
+    for number, client in enumerate(clients):
+        engine.submit(request(str(number), prompt=range(number, 30)), client)
+    for client in clients:
+        assert client.wait().type == "abort"
+        assert len([event for event in client.events if event.finish is not None]) == 1
+    engine._thread.join(SECONDS)
+    engine.restart()
+    assert engine.healthy
+    assert engine.crash is None
+    again = ask(engine)
+    assert again.events == right.events  # to the count of cached tokens: none
+    engine.scheduler.kv.recount()
+    engine.stop()
+    with pytest.raises(RuntimeError, match="only an engine that has crashed"):
+        engine.restart()
+
+
+def test_an_engine_whose_pages_do_not_add_up_stays_down(make):
+    engine = make()
+
+    def broken(batch, storage):
+        engine.scheduler.kv.pool.refs[3] += 1
+        raise ArithmeticError("bad matrix")
+
+    engine.scheduler.model.forward = broken
+    assert ask(engine).events[-1].finish.type == "abort"
+    engine._thread.join(SECONDS)
+    with pytest.raises(KVError, match="refcounts differ"):
+        engine.restart()
+    assert not engine.healthy
+    assert str(engine.crash) == "bad matrix"
 
 
 def test_two_engines_of_one_model_agree(make):

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import time
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.reference.engine.engine import Engine
 from gaugeblock.reference.engine.types import EngineConfig, GenerateRequest, RequestError, SamplingParams
 from gaugeblock.reference.hybrid.engine_lanes import DEFAULT_LANES, HybridEngine, LaneSpec, load_lanes
+from gaugeblock.reference.hybrid.jobs import FrontConfig
 from gaugeblock.reference.hybrid.server import hybrid_app
 
 CONFIG = EngineConfig(str(tiny_model()), max_total_tokens=2048)
@@ -33,6 +35,20 @@ def ask(client, status=200, headers=None, **body):
     reply = client.post("/generate", json=body, headers=headers or {})
     assert reply.status_code == status, reply.text
     return reply
+
+
+def fail_at(model, count, monkeypatch):
+    """Let a model's forward pass fail once, the ``count``-th time; returns the calls."""
+    forward, calls = model.forward, []
+
+    def fails(*args):
+        calls.append(1)
+        if len(calls) == count:
+            raise RuntimeError("a matrix was lost")
+        return forward(*args)
+
+    monkeypatch.setattr(model, "forward", fails)
+    return calls
 
 
 def answer(engine, request):
@@ -117,16 +133,7 @@ def test_a_crash_of_the_gpu_lane_shows_no_seam(monkeypatch):
     try:
         with TestClient(hybrid_app(hybrid)) as client:
             right = ask(client, sampling_params=SAMPLING).json()
-            model, calls = hybrid.engines[0].scheduler.model, []
-            forward = model.forward
-
-            def fails_at_the_sixth(*args):
-                calls.append(1)
-                if len(calls) == 6:
-                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
-                return forward(*args)
-
-            monkeypatch.setattr(model, "forward", fails_at_the_sixth)
+            calls = fail_at(hybrid.engines[0].scheduler.model, 6, monkeypatch)
             reply = ask(client, sampling_params=SAMPLING)
             assert reply.json()["output_ids"] == right["output_ids"]
             assert reply.json()["text"] == right["text"]
@@ -138,21 +145,18 @@ def test_a_crash_of_the_gpu_lane_shows_no_seam(monkeypatch):
         hybrid.stop()
 
 
+def lanes_of(client, status=200):
+    reply = client.get("/health")
+    assert reply.status_code == status, reply.text
+    return {lane["lane"]: lane for lane in reply.json()["lanes"]}
+
+
 def test_a_stream_that_nobody_may_go_on_with_says_so(monkeypatch):
-    hybrid = HybridEngine(CONFIG)
+    hybrid = HybridEngine(CONFIG, front=FrontConfig(restarts=0))
     hybrid.start()
     try:
         with TestClient(hybrid_app(hybrid)) as client:
-            model, calls = hybrid.engines[0].scheduler.model, []
-            forward = model.forward
-
-            def fails_at_the_third(*args):
-                calls.append(1)
-                if len(calls) == 3:
-                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
-                return forward(*args)
-
-            monkeypatch.setattr(model, "forward", fails_at_the_third)
+            fail_at(hybrid.engines[0].scheduler.model, 3, monkeypatch)
             reply = ask(client, headers={"x-quality-floor": "bf16"}, stream=True)
             frames = [part.removeprefix("data: ") for part in reply.text.split("\n\n")[:-1]]
             assert frames[-1] == "[DONE]"
@@ -160,8 +164,40 @@ def test_a_stream_that_nobody_may_go_on_with_says_so(monkeypatch):
             assert error["code"] == 503
             assert "the lane 'gpu' failed after 2 tokens" in error["message"]
             assert "no other lane reaches bf16" in error["message"]
-            assert ask(client, 503, headers={"x-quality-floor": "bf16"}).headers["retry-after"] == "1"
+            refused = ask(client, 503, headers={"x-quality-floor": "bf16"})
+            assert refused.headers["retry-after"] == "1"
+            assert "the lane 'gpu' is down: RuntimeError: a matrix was lost" in refused.json()["message"]
             assert ask(client).headers["x-gaugeblock-degraded"] == "fault"
+            lanes = lanes_of(client)
+            assert lanes["gpu"]["condition"] == "down"
+            assert lanes["gpu"]["why"] == "the lane 'gpu' is down: RuntimeError: a matrix was lost"
+            assert (lanes["cpu"]["condition"], lanes["cpu"]["why"]) == ("serves", None)
+            metrics = client.get("/metrics").text
+            assert 'gaugeblock_lane_condition{lane="gpu"} 2.0' in metrics
+            assert 'gaugeblock_lane_crashes_total{error="RuntimeError",lane="gpu"} 1.0' in metrics
+            fail_at(hybrid.engines[1].scheduler.model, 1, monkeypatch)
+            assert "'cpu' failed after 0 tokens" in ask(client, 503).json()["message"]
+            assert lanes_of(client, 503)["cpu"]["condition"] == "down"
+    finally:
+        hybrid.stop()
+
+
+def test_a_lane_that_crashed_serves_again(monkeypatch):
+    hybrid = HybridEngine(CONFIG, BOTH_FP32, FrontConfig(restart_pause=0.2, breaker_failures=9))
+    hybrid.start()
+    try:
+        with TestClient(hybrid_app(hybrid)) as client:
+            right = ask(client, sampling_params=SAMPLING).json()
+            fail_at(hybrid.engines[0].scheduler.model, 6, monkeypatch)
+            moved = ask(client, sampling_params=SAMPLING).json()
+            assert moved["meta_info"]["lanes"] == ["gpu", "cpu"]
+            deadline = time.monotonic() + 20
+            while lanes_of(client)["gpu"]["condition"] != "serves" and time.monotonic() < deadline:
+                time.sleep(0.02)
+            again = ask(client, sampling_params=SAMPLING).json()
+            assert again["meta_info"]["lane"] == "gpu"
+            assert again["meta_info"]["cached_tokens"] == 0
+            assert moved["output_ids"] == again["output_ids"] == right["output_ids"]
     finally:
         hybrid.stop()
 

@@ -20,6 +20,7 @@ from gaugeblock.fixtures.watch.rounds import Watcher
 from gaugeblock.reference.engine.http.metrics import COUNTERS, GAUGES
 from gaugeblock.reference.engine.http.metrics import Metrics as EngineMetrics
 from gaugeblock.reference.hybrid.lane_metrics import LaneMetrics
+from gaugeblock.reference.hybrid.lanes import Condition
 from gaugeblock.reference.router.app import RouterApp
 from gaugeblock.reference.router.breaker import State
 from gaugeblock.reference.router.config import RouterConfig
@@ -110,10 +111,16 @@ class Idle:
 def exposed():
     watch = WatchMetrics(60.0, lambda: 0.0)
     watch.note(Watcher(lambda draw: Reading(draw, 1.0, 1.0, lane="cpu"), (9,), (Limit(0.5, 0.01),)).round())
-    state = SimpleNamespace(lane=SimpleNamespace(name="cpu"), breaker=SimpleNamespace(state=State.CLOSED), running=0)
+    state = SimpleNamespace(
+        lane=SimpleNamespace(name="cpu"),
+        breaker=SimpleNamespace(state=State.CLOSED),
+        condition=Condition.SERVES,
+        running=0,
+    )
     lanes = LaneMetrics([state], Counter)
     lanes.requests.labels("cpu", "stop").inc()
     lanes.degraded.labels("cpu", "fault").inc()
+    lanes.crashes.labels("cpu", "RuntimeError").inc()
     config = RouterConfig(worker_urls=("http://127.0.0.1:9",))
     router = RouterApp(config)
     worker = Worker(config.specs[0], config, time.monotonic)  # as starting would: that needs a running loop

@@ -76,11 +76,11 @@ class Generation:
                 answer = self._by_rid[event.rid]
                 touched.setdefault(event.rid, (len(answer.text), len(answer.output_ids)))
                 answer.take(event)
-            if not self.engine.healthy and any(event.finish and event.finish.type == "abort" for event in events):
-                raise dead()
             failed = next((event.finish for event in events if event.finish and event.finish.status), None)
             if failed is not None:
                 raise failure(failed)
+            if not self.engine.healthy and any(event.finish and event.finish.type == "abort" for event in events):
+                raise dead()
             yield [self._update(rid, *before, rid not in seen) for rid, before in touched.items()]
             seen.update(touched)
 
