@@ -22,11 +22,10 @@ from gaugeblock.reference.hybrid.operators import ATTENTION, of_layer, operator_
 from gaugeblock.reference.hybrid.placed_model import PlacedModel
 from gaugeblock.reference.hybrid.placement import DEVICE, HOST
 from gaugeblock.reference.hybrid.profile import Profile, Timing
-from gaugeblock.reference.hybrid.profiler import REPEATS, WARMUP, Instruments, profile, synchronize
+from gaugeblock.reference.hybrid.profiler import REPEATS, ROUNDS, WARMUP, Instruments, profile, synchronize
 
-ENOUGH = 1.0  # seconds of passes of which the fastest is known well, also on a machine that does other things
+ENOUGH = 1.0  # seconds of passes of which the median is known well, also on a machine that does other things
 MOST_PASSES = 60
-ROUNDS = 3
 
 
 class Pass(nn.Module):
@@ -54,6 +53,7 @@ class ModelBench:
         self.config: ModelConfig = load_config(folder)
         self.weights: Weights = load_weights(folder, self.config)
         self.input_ids = torch.arange(tokens) * 31 % self.config.vocab_size
+        self.threads = torch.get_num_threads()
         self.torch_device = "cpu" if device.name == "pretend" else device.name
         self.operators = operator_names(LlamaModel(self.config, self.weights))
 
@@ -65,8 +65,8 @@ class ModelBench:
         """
         model = PlacedModel(self.config, self.weights, dict.fromkeys(self.operators, HOST), self.device)
 
-        def move(module: nn.Module, place: str) -> None:
-            model.placement = dict.fromkeys(self.operators, place)
+        def move(module: nn.Module, places: Mapping[str, str]) -> None:
+            model.placement = {name: places[name] for name in self.operators}
             model.load(self.weights)
 
         try:

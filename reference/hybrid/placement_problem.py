@@ -1,17 +1,19 @@
 """The planner's model of a pass: what each choice of places costs, and what it holds on the device.
 
 A pass takes the sum of its operators' times, each at its place, and of its transfers: a value goes over the bus once if
-any operator on the other side reads it. The device holds the weights of its operators, each once.
+any operator on the other side reads it. Where the operator right behind its producer is among the readers, moving it
+costs what that operator takes longer after such a switch, too. The device holds the weights of its operators, each
+once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 
 from gaugeblock.reference.hybrid.placement import DEVICE, HOST, PlacementError
-from gaugeblock.reference.hybrid.profile import INPUT, OUTPUT, Profile
+from gaugeblock.reference.hybrid.profile import INPUT, OUTPUT, Link, Profile
 
 ON_HOST, ON_DEVICE = 0, 1
 
@@ -34,8 +36,7 @@ class Value:
 class Problem:
     """Operators in order: seconds at each place, weights by name in bytes, and the values between them.
 
-    ``pinned`` operators stay on the host. ``reserve`` bytes are taken on the device as soon as anything is there;
-    ``overhead`` seconds pass wherever everything is.
+    ``pinned`` operators stay on the host. ``reserve`` bytes are taken on the device as soon as anything is there.
     """
 
     host: tuple[float, ...]
@@ -44,7 +45,6 @@ class Problem:
     values: tuple[Value, ...]
     pinned: frozenset[int] = frozenset()
     reserve: int = 0
-    overhead: float = 0.0
     names: tuple[str, ...] = field(default=())
 
 
@@ -67,7 +67,7 @@ def evaluate(problem: Problem, places: Sequence[int]) -> Outcome:
         if any(whole[consumer] != source for consumer in value.consumers):
             seconds.append(value.to_host if source == ON_DEVICE else value.to_device)
             transfers += 1
-    return Outcome(problem.overhead + sum(seconds), device_bytes(problem, places), transfers)
+    return Outcome(sum(seconds), device_bytes(problem, places), transfers)
 
 
 def device_bytes(problem: Problem, places: Sequence[int]) -> int:
@@ -94,12 +94,19 @@ def problem_of(profile: Profile, movable: Collection[str] | None = None) -> Prob
     consumers: dict[tuple[str, int], dict[int, int]] = {}
     for edge in profile.edges:
         consumers.setdefault((edge.producer, edge.tensor), {})[number[edge.consumer]] = edge.bytes
+    behind = dict(pairwise([INPUT, *(operator.name for operator in profile.operators if not operator.own)]))
+
+    def seconds(producer: str, readers: Mapping[int, int], link: Link, place: str) -> float:
+        follower = behind.get(producer)
+        switch = profile.by_name[follower].switched(place) if follower and number[follower] in readers else 0.0
+        return max(0.0, link.seconds(max(readers.values())) + switch)
+
     values = tuple(
         Value(
             None if producer == INPUT else number[producer],
             tuple(sizes),
-            profile.to_device.seconds(max(sizes.values())),
-            profile.to_host.seconds(max(sizes.values())),
+            seconds(producer, sizes, profile.to_device, DEVICE),
+            seconds(producer, sizes, profile.to_host, HOST),
         )
         for (producer, _), sizes in consumers.items()
     )
@@ -110,6 +117,5 @@ def problem_of(profile: Profile, movable: Collection[str] | None = None) -> Prob
         values=values,
         pinned=frozenset(number[name] for name in names if name not in free),
         reserve=profile.activation_bytes,
-        overhead=profile.overhead[HOST] * profile.share(HOST),
         names=names,
     )

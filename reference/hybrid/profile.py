@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import Any
 
 from gaugeblock.reference.hybrid.placement import (
@@ -20,7 +21,7 @@ from gaugeblock.reference.hybrid.placement import (
 INPUT = "<input>"
 OUTPUT = "<output>"
 """Both ends of a pass: what the caller passes in, and what it gets back. They are on the host."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operator in a pass: the shapes it got and gave, their bytes, and its times by place."""
+    """One call of an operator in a pass: the shapes it got and gave, their bytes, and its times by place.
+
+    ``switched``: how many seconds longer it takes at a place right behind an operator at the other one; empty where no
+    such pass was run.
+    """
 
     shapes_in: tuple[tuple[int, ...], ...]
     shapes_out: tuple[tuple[int, ...], ...]
     bytes_in: int
     bytes_out: int
     seconds: Mapping[str, Timing]
+    switched: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,10 @@ class Operator:
     def seconds(self, place: str) -> float:
         """Return the median time of its calls in one pass, as timed one by one."""
         return sum(call.seconds[place].median for call in self.calls)
+
+    def switched(self, place: str) -> float:
+        """Return what a call takes longer at a place right behind an operator at the other one: threads wake up."""
+        return fmean([call.switched[place] for call in self.calls if place in call.switched] or [0.0])
 
 
 @dataclass(frozen=True)
@@ -102,8 +112,8 @@ class Profile:
 
     ``devices`` maps places to torch devices; ``pretend`` says that both are the same processor. ``whole`` has the
     times of passes without any instrument by place; ``overhead`` what a pass takes outside of the operators (Python of
-    containers that compute nothing). ``to_device`` and ``to_host`` are the links. ``activation_bytes`` is the most that
-    is alive of inputs and results at any moment of a pass.
+    containers that compute nothing, and what hooks do there). ``to_device`` and ``to_host`` are the links.
+    ``activation_bytes`` is the most that is alive of inputs and results at any moment of a pass.
     """
 
     devices: Mapping[str, str]
@@ -126,26 +136,36 @@ class Profile:
         """Whether one processor plays both parts."""
         return len(set(self.devices.values())) < len(self.devices)
 
-    def timed(self, place: str) -> float:
-        """Return the sum of all operators' times and the overhead at a place, as timed one by one."""
-        return sum(operator.seconds(place) for operator in self.operators) + self.overhead[place]
+    def instruments(self, place: str) -> float:
+        """Return the seconds that hooks, clocks and waits add to a call, so that all calls together make the pass.
 
-    def share(self, place: str) -> float:
-        """Return the time of the fastest pass without instruments over the sum of what was timed one by one.
-
-        Clocks and synchronisation around each call make the parts longer than the whole; this takes that out again. The
-        fastest, since whatever else a machine does only adds, and interrupts a whole pass more often than one part.
+        They add as much to a short call as to a long one. Waiting also shows what a pass hides behind the next call:
+        the way of a kernel to the device and back. Medians on both sides: those of the parts nearly add up to that of
+        the whole, and the fastest of each part and the fastest pass do not.
         """
-        return self._shares[place]
+        return self._instruments[place]
 
     @cached_property
-    def _shares(self) -> dict[str, float]:
-        timed = {place: self.timed(place) for place in PLACES}
-        return {place: self.whole[place].least / timed[place] if timed[place] > 0 else 1.0 for place in PLACES}
+    def _instruments(self) -> dict[str, float]:
+        found = {}
+        for place in PLACES:
+            sums = accumulate(sorted((t for times in self._timed[place].values() for t in times), reverse=True))
+            # the c with Σ max(t − c, 0) = whole: the sum is at least that of the k longest, for any k
+            found[place] = max((total - self.whole[place].median) / k for k, total in enumerate(sums, 1))
+        return found
+
+    @cached_property
+    def _timed(self) -> dict[str, dict[str, list[float]]]:
+        """By place and operator: each call's time, and an even share of what passes between calls."""
+        between = {place: self.overhead[place] / sum(len(o.calls) for o in self.operators) for place in PLACES}
+        return {
+            place: {o.name: [call.seconds[place].median + between[place] for call in o.calls] for o in self.operators}
+            for place in PLACES
+        }
 
     def cost(self, name: str, place: str) -> float:
-        """Return an operator's part of a pass without instruments, in seconds: all of them and the overhead make it."""
-        return self.by_name[name].seconds(place) * self.share(place)
+        """Return an operator's part of a pass without instruments, in seconds: the parts of all make the pass."""
+        return sum(max(seconds - self.instruments(place), 0.0) for seconds in self._timed[place][name])
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as JSON values, with its ``schema_version``."""

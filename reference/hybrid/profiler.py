@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 
 from gaugeblock.reference.hybrid.dataflow import DataFlow, Watched, hooked, size_of
 from gaugeblock.reference.hybrid.links import Copy, copies_between, measure_links
-from gaugeblock.reference.hybrid.placement import HOST, PLACES, PlacementError
+from gaugeblock.reference.hybrid.placement import DEVICE, HOST, PLACES, PlacementError
 from gaugeblock.reference.hybrid.profile import Call, Operator, Profile, Timing
 
 WARMUP = 3
 REPEATS = 9
 Inputs = tuple[Any, ...] | Mapping[str, Any] | Callable[[], tuple[Any, ...] | Mapping[str, Any]]
-Move = Callable[[nn.Module, str], None]
+Move = Callable[[nn.Module, Mapping[str, str]], object]
+ROUNDS = 3
+ALTERNATING = ("alternating", "swapped")
+"""Passes with every other operator on the device, and with those that were on the host."""
 
 
 def synchronize(device: str) -> None:
@@ -81,8 +85,10 @@ def profile(
 
     ``inputs``: positional or keyword arguments, or a function that makes them, for a module that changes its inputs.
     ``devices`` gives the torch device of ``host`` and ``device``; the same one twice lets it play both parts.
-    ``move(module, place)`` takes all of a module's operators to a place; by default the module and its inputs are moved
-    by ``to``. ``warmup`` passes are not counted, ``repeats`` are, with their median and quartiles.
+    ``move(module, places)`` takes a module's operators to places by name; by default the module and its inputs are
+    moved by ``to``, all to one place, and what an operator takes longer behind one at the other place is not known.
+    ``warmup`` passes are not counted, at least ``repeats`` are, with their median and quartiles. Places take turns in
+    rounds, so that a slow while slows all.
 
     Raises:
         PlacementError: a place is missing or unknown, or there is nothing to time.
@@ -93,30 +99,35 @@ def profile(
         raise PlacementError(f"warmup={warmup}, repeats={repeats}: at least 0 and 1")
     tools = instruments or Instruments()
     make = inputs if callable(inputs) else lambda: inputs
+    settle = move or (lambda module, places: module.to(devices[next(iter(places.values()))]))
     with _unchanged(module, devices), torch.no_grad():
-        if move is not None:
-            move(module, HOST)
         flow = DataFlow(module)
         flow.watch(*_arguments(make()))
-        runs, whole = {}, {}
+        passes = _passes(flow, alternating=move is not None)
+        parts: dict[str, list[list[float]]] = {name: [] for name in passes}
+        wholes: dict[str, list[float]] = {name: [] for name in passes}
         try:
-            for place in PLACES:
-                _to(module, place, devices, move)
-                moved = None if move is not None else devices[place]
-                runs[place], whole[place] = _time(module, make, moved, devices[place], tools, warmup, repeats)
+            for number in range(ROUNDS):
+                for name, places in passes.items():
+                    settle(module, places)
+                    moved = devices[name] if move is None else None
+                    cold = warmup if number == 0 else 1
+                    found = _time(module, make, moved, devices[DEVICE], tools, cold, ceil(repeats / ROUNDS))
+                    parts[name] += found[0]
+                    wholes[name] += found[1]
         finally:
-            _to(module, HOST, devices, move)
+            settle(module, passes[HOST])
         put, fetch = copies_between(devices)
         to_device, to_host = measure_links(
             devices, tools.clock, tools.synchronize, tools.put or put, tools.fetch or fetch
         )
-    timings = {place: [Timing.of(list(seconds)) for seconds in zip(*runs[place], strict=True)] for place in PLACES}
-    operators, rest = _operators(flow, timings)
+    timings = {name: [Timing.of(list(seconds)) for seconds in zip(*runs, strict=True)] for name, runs in parts.items()}
+    operators, rest = _operators(flow, timings, passes)
     return Profile(
         devices=dict(devices),
         operators=operators,
         edges=flow.edges(),
-        whole=whole,
+        whole={place: Timing.of(wholes[place]) for place in PLACES},
         overhead=rest,
         to_device=to_device,
         to_host=to_host,
@@ -125,11 +136,18 @@ def profile(
     )
 
 
-def _to(module: nn.Module, place: str, devices: Mapping[str, str], move: Move | None) -> None:
-    if move is not None:
-        move(module, place)
-    else:
-        module.to(devices[place])
+def _passes(flow: DataFlow, *, alternating: bool) -> dict[str, dict[str, str]]:
+    """Return the placements that are timed, by name. What containers compute themselves does not alternate.
+
+    The device comes first: to start using one may change the host's own times for good.
+    """
+    names = flow.operators()
+    passes = {DEVICE: dict.fromkeys(names, DEVICE), HOST: dict.fromkeys(names, HOST)}
+    if alternating:
+        leaves = [name for name in names if name not in flow.containers]
+        for first, name in enumerate(ALTERNATING):
+            passes[name] = passes[HOST] | {leaf: PLACES[(first + i) % 2] for i, leaf in enumerate(leaves)}
+    return passes
 
 
 def _arguments(given: tuple[Any, ...] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -144,8 +162,8 @@ def _time(
     tools: Instruments,
     warmup: int,
     repeats: int,
-) -> tuple[list[list[float]], Timing]:
-    """Return the seconds of each call in each counted pass, and the time of passes without hooks."""
+) -> tuple[list[list[float]], list[float]]:
+    """Return the seconds of each call in each counted pass, and those of passes without hooks."""
     parts, wholes = [], []
     for number in range(warmup + repeats):
         for with_hooks in (True, False):  # in turn, so that a busy machine slows both
@@ -168,7 +186,7 @@ def _time(
                 parts.append([seconds for _, seconds in clocked.own])
             else:
                 wholes.append(seconds)
-    return parts, Timing.of(wholes)
+    return parts, wholes
 
 
 def on_device(value: Any, device: str) -> Any:
@@ -184,16 +202,19 @@ def on_device(value: Any, device: str) -> Any:
     return value
 
 
-def _operators(flow: DataFlow, timings: Mapping[str, list[Timing]]) -> tuple[tuple[Operator, ...], dict[str, float]]:
+def _operators(
+    flow: DataFlow, timings: Mapping[str, list[Timing]], passes: Mapping[str, Mapping[str, str]]
+) -> tuple[tuple[Operator, ...], dict[str, float]]:
     """Return the operators, and the seconds a pass spends in containers that compute nothing, by place."""
     names = flow.operators()
     calls: dict[str, list[Call]] = {name: [] for name in names}
     weights: dict[str, dict[str, int]] = {name: {} for name in names}
     rest = dict.fromkeys(PLACES, 0.0)
+    switched = _switched(flow, timings, passes)
     for index, call in enumerate(flow.calls[:-1]):
         seconds = {place: timings[place][index] for place in PLACES}
         if call.name in calls:
-            calls[call.name].append(_call(flow, call, seconds))
+            calls[call.name].append(_call(flow, call, seconds, switched[index]))
             weights[call.name].update(call.weights)
         else:
             rest = {place: rest[place] + seconds[place].median for place in PLACES}
@@ -204,7 +225,24 @@ def _operators(flow: DataFlow, timings: Mapping[str, list[Timing]]) -> tuple[tup
     return tuple(operators), rest
 
 
-def _call(flow: DataFlow, call: Watched, seconds: Mapping[str, Timing]) -> Call:
+def _switched(
+    flow: DataFlow, timings: Mapping[str, list[Timing]], passes: Mapping[str, Mapping[str, str]]
+) -> list[dict[str, float]]:
+    """Return for each call, by place, what it took longer behind an operator at the other place."""
+    found: list[dict[str, float]] = [{} for _ in flow.calls]
+    for name in ALTERNATING:
+        before = HOST  # the caller
+        for index, call in enumerate(flow.calls[:-1] if name in passes else []):
+            if call.name in flow.containers:
+                continue
+            place = passes[name][call.name]
+            if place != before:
+                found[index][place] = timings[name][index].median - timings[place][index].median
+            before = place
+    return found
+
+
+def _call(flow: DataFlow, call: Watched, seconds: Mapping[str, Timing], switched: Mapping[str, float]) -> Call:
     read = [tensors for maker, tensors in call.sources() if maker != call.name]
     made = flow.results(call)
     return Call(
@@ -213,6 +251,7 @@ def _call(flow: DataFlow, call: Watched, seconds: Mapping[str, Timing]) -> Call:
         bytes_in=sum(size_of(tensors) for tensors in read),
         bytes_out=sum(size_of(tensors) for tensors in made),
         seconds=seconds,
+        switched=switched,
     )
 
 

@@ -48,7 +48,7 @@ def test_no_placement_is_better(seed):
         assert found.gap == 0
         assert outcome.device_bytes <= budget
         assert outcome.seconds == pytest.approx(min(o.seconds for o in known if o.device_bytes <= budget), abs=1e-9)
-        assert found.ticks / ticks_of(problem) == pytest.approx(outcome.seconds - problem.overhead, abs=1e-9)
+        assert found.ticks / ticks_of(problem) == pytest.approx(outcome.seconds, abs=1e-9)
 
 
 def layers(count, jitter, rng):
