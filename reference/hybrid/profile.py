@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from statistics import fmean, median, quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from gaugeblock.reference.hybrid.placement import (
@@ -79,10 +79,6 @@ class Operator:
         """Return the median time of its calls in one pass, as timed one by one."""
         return sum(call.seconds[place].median for call in self.calls)
 
-    def switched(self, place: str) -> float:
-        """Return what a call takes longer at a place right behind an operator at the other one: threads wake up."""
-        return fmean([call.switched[place] for call in self.calls if place in call.switched] or [0.0])
-
 
 @dataclass(frozen=True)
 class Edge:
@@ -151,7 +147,7 @@ class Profile:
         for place in PLACES:
             sums = accumulate(sorted((t for times in self._timed[place].values() for t in times), reverse=True))
             # the c with Σ max(t − c, 0) = whole: the sum is at least that of the k longest, for any k
-            found[place] = max((total - self.whole[place].median) / k for k, total in enumerate(sums, 1))
+            found[place] = max(0.0, *((total - self.whole[place].median) / k for k, total in enumerate(sums, 1)))
         return found
 
     @cached_property
@@ -165,7 +161,35 @@ class Profile:
 
     def cost(self, name: str, place: str) -> float:
         """Return an operator's part of a pass without instruments, in seconds: the parts of all make the pass."""
-        return sum(max(seconds - self.instruments(place), 0.0) for seconds in self._timed[place][name])
+        return self._costs[place][name]
+
+    @cached_property
+    def _costs(self) -> dict[str, dict[str, float]]:
+        found = {}
+        for place in PLACES:
+            added = self.instruments(place)
+            net = {name: sum(max(t - added, 0.0) for t in times) for name, times in self._timed[place].items()}
+            total = sum(net.values())
+            # Passes that take longer than their parts are interrupted, each part by its time; else this is 1.
+            scale = self.whole[place].median / total if total else 1.0
+            found[place] = {name: seconds * scale for name, seconds in net.items()}
+        return found
+
+    def switched(self, name: str, place: str) -> float:
+        """Return what a call takes longer at a place right behind an operator at the other one: threads wake up.
+
+        The median over all operators of its kind, since a single one's is a small difference of two large times.
+        """
+        return self._switched.get((self.by_name[name].kind, place), 0.0)
+
+    @cached_property
+    def _switched(self) -> dict[tuple[str, str], float]:
+        found: dict[tuple[str, str], list[float]] = {}
+        for operator in self.operators:
+            for call in operator.calls:
+                for place, seconds in call.switched.items():
+                    found.setdefault((operator.kind, place), []).append(seconds)
+        return {key: median(seconds) for key, seconds in found.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as JSON values, with its ``schema_version``."""

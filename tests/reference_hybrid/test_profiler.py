@@ -12,7 +12,7 @@ from gaugeblock.fixtures.targets.pretend_devices import Costed, Model, PretendDe
 from gaugeblock.reference.hybrid.links import BOUNDLESS, fit_link
 from gaugeblock.reference.hybrid.placement import PLACES, PlacementError
 from gaugeblock.reference.hybrid.placement_problem import evaluate, problem_of
-from gaugeblock.reference.hybrid.profile import Link, Operator, Profile, Timing
+from gaugeblock.reference.hybrid.profile import Link, Profile, Timing
 from gaugeblock.reference.hybrid.profiler import on_device, profile
 
 PRETEND = {"host": "cpu", "device": "cpu"}
@@ -199,7 +199,7 @@ def test_instruments_shared_out_by_time_are_predicted_wrongly(monkeypatch):
 
 
 def test_a_switch_that_costs_nothing_is_predicted_wrongly(monkeypatch):
-    monkeypatch.setattr(Operator, "switched", lambda self, place: 0.0)
+    monkeypatch.setattr(Profile, "switched", lambda self, name, place: 0.0)
     assert worst_error(wake=WAKE) > 0.1
 
 
@@ -210,3 +210,17 @@ def test_the_parts_make_the_whole_however_short_they_are(times, whole):
     found = dataclasses.replace(found, whole=dict.fromkeys(PLACES, timing))
     assert sum(found.cost(name, "host") for name in found.by_name) == pytest.approx(whole)
     assert all(found.cost(name, "host") >= 0 for name in found.by_name)
+
+
+def test_passes_longer_than_their_parts_are_interrupted_by_time():
+    found = profile_of([(1.0, 1.0), (3.0, 3.0)], [{}] * 2, chain_edges([0] * 3))
+    found = dataclasses.replace(found, whole=dict.fromkeys(PLACES, Timing(8.0, 8.0, 8.0, 8.0, 1)))
+    assert (found.cost("op0", "host"), found.cost("op1", "host")) == (2.0, 6.0)
+
+
+def test_what_a_switch_costs_is_the_median_of_a_kind():
+    found = profile_of([(1.0, 1.0)] * 3, [{}] * 3, chain_edges([0] * 4))
+    calls = [dataclasses.replace(found.operators[0].calls[0], switched={"host": s}) for s in (0.25, 9.0, 0.5)]
+    operators = [dataclasses.replace(o, calls=(call,)) for o, call in zip(found.operators, calls, strict=True)]
+    found = dataclasses.replace(found, operators=tuple(operators))
+    assert [found.switched(name, place) for name in found.by_name for place in PLACES] == [0.5, 0.0] * 3
