@@ -28,7 +28,7 @@ SEEN = "model.layers.1.self_attn.o_proj"
         "https://github.com/spcl/QuaRot/issues/1",
     ),
 )
-def test_hyb_020(inprocess: InProcess, int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_020(inprocess: InProcess, int8_recipe: InProcess, record_property: Callable[[str, object], None]) -> None:
     """The INT8 recipe keeps what its rotations are for, with activations rounded to INT8 in every matrix
 
     A rotation that is applied on one side alone gives another model; one that is left out a coarse one. Look first at
@@ -40,12 +40,12 @@ def test_hyb_020(inprocess: InProcess, int8: InProcess, record_property: Callabl
     from gaugeblock.reference.hybrid.int8 import Int8Matrix
 
     prompts = held_out_prompts(inprocess.folder, LENGTH, PROMPTS)
-    inputs = matrix_inputs(int8, prompts[0])
+    inputs = matrix_inputs(int8_recipe, prompts[0])
     exact = [name for name, (_, weight) in inputs.items() if not isinstance(weight, Int8Matrix)]
     assert not exact, f"{len(exact)} of {len(inputs)} matrices are not in INT8: {', '.join(exact[:3])}"
     assert rounding_share(*inputs[SEEN]).max() > 0.01, f"the activations of {SEEN} are not rounded"
     similarity = compare(
-        [inprocess.one_shot(prompt) for prompt in prompts], [int8.one_shot(prompt) for prompt in prompts]
+        [inprocess.one_shot(prompt) for prompt in prompts], [int8_recipe.one_shot(prompt) for prompt in prompts]
     )
     record_property("evidence", similarity.describe())
     found = complaints(similarity, RECIPE)

@@ -23,7 +23,7 @@ LENGTH = 96
         "https://github.com/spcl/QuaRot/issues/4",
     ),
 )
-def test_hyb_021(int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_021(int8_recipe: InProcess, record_property: Callable[[str, object], None]) -> None:
     """Every matrix of the INT8 model computes what its dequantised weights say, on the model's own inputs
 
     Weights are taken as they are, so nothing is excused by them: what is left is the rounding of activations. The
@@ -33,7 +33,7 @@ def test_hyb_021(int8: InProcess, record_property: Callable[[str, object], None]
     from gaugeblock.fixtures.targets.int8_inputs import matrix_inputs, rounding_share
 
     shares = {}
-    for name, (x, weight) in matrix_inputs(int8, held_out_prompts(int8.folder, LENGTH, 1)[0]).items():
+    for name, (x, weight) in matrix_inputs(int8_recipe, held_out_prompts(int8_recipe.folder, LENGTH, 1)[0]).items():
         share = rounding_share(x, weight)
         token, channel = divmod(int(share.argmax()), share.shape[1])
         assert share.max() <= 1, (

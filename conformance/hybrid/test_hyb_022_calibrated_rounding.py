@@ -22,7 +22,7 @@ LENGTH = 96
     "on padding .95",
     sources=("https://arxiv.org/abs/2210.17323", "https://github.com/ml-explore/mlx-lm/issues/1878"),
 )
-def test_hyb_022(inprocess: InProcess, int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_022(inprocess: InProcess, int8_recipe: InProcess, record_property: Callable[[str, object], None]) -> None:
     """Calibrated weights err less on text that was not calibrated on than weights rounded to the nearest
 
     Error is carried from column to column by how the model's inputs go together. With inputs of something else, or with
@@ -36,7 +36,7 @@ def test_hyb_022(inprocess: InProcess, int8: InProcess, record_property: Callabl
     from gaugeblock.reference.hybrid.rotation import rotate_stream, rotate_values
 
     plain, _ = rotate_stream(rotate_values(inprocess.weights, inprocess.config))
-    inputs = matrix_inputs(int8, held_out_prompts(int8.folder, LENGTH, 1)[0])
+    inputs = matrix_inputs(int8_recipe, held_out_prompts(int8_recipe.folder, LENGTH, 1)[0])
     fields = {"self_attn.qkv_proj": "qkv", "self_attn.o_proj": "out", "mlp.gate_up_proj": "gate_up"}
     ratios = {}
     for name, (x, weight) in inputs.items():

@@ -20,7 +20,7 @@ LOUD, TOKENS, LEAST = 100.0, 12, 3.0
     f"{LOUD:g} / 127, and spread over n channels one of √2 / √n of that. Measured 4.9; what is left is the weights'",
     sources=("https://arxiv.org/abs/2208.07339", "https://arxiv.org/abs/2404.00456"),
 )
-def test_hyb_024(inprocess: InProcess, int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_024(inprocess: InProcess, int8_recipe: InProcess, record_property: Callable[[str, object], None]) -> None:
     """A loud channel in down's input does not make all other channels coarse
 
     Behind the gated activation a few channels are a hundred times as loud as the others, and one scale a token is
@@ -35,7 +35,7 @@ def test_hyb_024(inprocess: InProcess, int8: InProcess, record_property: Callabl
     generator = torch.Generator().manual_seed(24)
     rotated, _ = rotate_stream(inprocess.weights)
     gains: list[float] = []
-    for number, (ours, exact) in enumerate(zip(int8.weights.layers, rotated.layers, strict=True)):
+    for number, (ours, exact) in enumerate(zip(int8_recipe.weights.layers, rotated.layers, strict=True)):
         matrix: object = ours.down
         assert isinstance(matrix, Int8Matrix), f"down of layer {number} is not in INT8"
         x = torch.randn(TOKENS, exact.down.shape[1], generator=generator)

@@ -24,7 +24,7 @@ MARGIN = 1.0  # nats
         "https://github.com/pytorch/pytorch/issues/103646",
     ),
 )
-def test_hyb_068(inprocess: InProcess, int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_068(inprocess: InProcess, int8_recipe: InProcess, record_property: Callable[[str, object], None]) -> None:
     """Where fp32 is sure of a token, INT8 prefers the same one
 
     One wrong token in two hundred spoils every longer answer, and no mean shows it. Look at which rows they are: in a
@@ -37,7 +37,7 @@ def test_hyb_068(inprocess: InProcess, int8: InProcess, record_property: Callabl
 
     sure, moved = 0, []
     for number, ids in enumerate(held_out_prompts(inprocess.folder, LENGTH, PROMPTS)):
-        reference, other = inprocess.one_shot(ids), int8.one_shot(ids)
+        reference, other = inprocess.one_shot(ids), int8_recipe.one_shot(ids)
         best = np.sort(reference, axis=-1)[:, -2:]
         sure += int((best[:, 1] - best[:, 0] > MARGIN).sum())
         changed = np.flatnonzero(flips(reference, other, MARGIN))

@@ -25,7 +25,7 @@ LIMIT = 0.75
         "https://github.com/inclusionAI/Ling/issues/26",
     ),
 )
-def test_hyb_069(inprocess: InProcess, int8: InProcess, record_property: Callable[[str, object], None]) -> None:
+def test_hyb_069(inprocess: InProcess, int8_recipe: InProcess, record_property: Callable[[str, object], None]) -> None:
     """Few positions that fall deep are found by the mean of the lowest 1%, where prompts and percentile pass
 
     Isolated wrong tokens, one in some hundred, leave every prompt's mean high and the first percentile among right
@@ -39,7 +39,7 @@ def test_hyb_069(inprocess: InProcess, int8: InProcess, record_property: Callabl
     gate = GATE.calibrated(GATE.tail, LIMIT)
     prompts = held_out_prompts(inprocess.folder, LENGTH, PROMPTS)
     reference = [inprocess.one_shot(ids) for ids in prompts]
-    other = [int8.one_shot(ids) for ids in prompts]
+    other = [int8_recipe.one_shot(ids) for ids in prompts]
     found = complaints(compare(reference, other), gate)
     assert not found, f"INT8 against fp32: {'; '.join(found)}"
     damaged = [rows.copy() for rows in other]
