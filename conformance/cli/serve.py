@@ -65,9 +65,14 @@ ENGINE_OPTIONS = (
 
 
 @serve.command()
-@click.option("--quantization", type=click.Choice(["int8"]), help="INT8 weights and activations; default: fp32.")
 @click.option(
-    "--placement", "placement_path", metavar="FILE", help="Run operators on two devices, as `gaugeblock place` says."
+    "--quantization", type=click.Choice(["int8"]), help="INT8 weights and activations on the host; default: fp32."
+)
+@click.option(
+    "--placement",
+    "placement_path",
+    metavar="FILE",
+    help="Run operators on two devices, as `gaugeblock place` says; in fp32 on the second one.",
 )
 @click.option(
     "--device",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from gaugeblock.reference.engine.config import ModelConfig
@@ -14,8 +14,9 @@ from gaugeblock.reference.engine.types import EngineConfig
 from gaugeblock.reference.hybrid.devices import open_device
 from gaugeblock.reference.hybrid.int8_file import content_digest
 from gaugeblock.reference.hybrid.int8_model import int8_model
-from gaugeblock.reference.hybrid.placed_model import PlacedModel
-from gaugeblock.reference.hybrid.placement import load_devices
+from gaugeblock.reference.hybrid.operators import model_operators
+from gaugeblock.reference.hybrid.placed_model import PlacedModel, check_placement
+from gaugeblock.reference.hybrid.placement import DEVICE, load_devices
 from gaugeblock.reference.kv.build import build_offload
 from gaugeblock.reference.kv.keys import root_key
 from gaugeblock.reference.kv.manager import KVManager
@@ -49,8 +50,6 @@ def check_config(config: EngineConfig) -> None:
             raise ConfigError(f"{name} must be >= {minimum}, got {value}")
     if config.quantization not in (None, *QUANTIZATIONS):
         raise ConfigError(f"quantization must be one of {', '.join(QUANTIZATIONS)}, got {config.quantization!r}")
-    if config.quantization is not None and config.placement_path is not None:
-        raise ConfigError(f"quantization {config.quantization!r} runs on the host alone: leave out placement_path")
     if config.kv_policy not in POLICIES:
         raise ConfigError(f"kv_policy must be one of {', '.join(POLICIES)}, got {config.kv_policy!r}")
 
@@ -62,8 +61,15 @@ def build_scheduler(config: EngineConfig, model_config: ModelConfig, folder: Pat
         ModelError: the weights cannot be loaded.
         PlacementError: the placement is not one of this model, or exceeds the device's budget.
     """
-    weights, revision = _load(config, model_config, folder)
-    return scheduler_of(_build_model(config, model_config, weights), config, revision)
+    if config.placement_path is None:
+        weights, revision = _load(config, model_config, folder, ())
+        return scheduler_of(LlamaModel(model_config, weights), config, revision)
+    placement = load_devices(Path(config.placement_path))
+    check_placement(placement, model_operators(model_config.num_hidden_layers))  # before weights are made, for minutes
+    device = open_device(config.device, config.device_budget)
+    on_device = [name for name, place in placement.items() if place == DEVICE]
+    weights, revision = _load(config, model_config, folder, on_device)
+    return scheduler_of(PlacedModel(model_config, weights, placement, device), config, revision)
 
 
 def scheduler_of(model: LlamaModel, config: EngineConfig, revision: str) -> Scheduler:
@@ -80,20 +86,15 @@ def scheduler_of(model: LlamaModel, config: EngineConfig, revision: str) -> Sche
     return Scheduler(model, kv, config)
 
 
-def _load(config: EngineConfig, model_config: ModelConfig, folder: Path) -> tuple[Weights, str]:
-    """Return the weights that are computed with, and the revision of their KV."""
+def _load(
+    config: EngineConfig, model_config: ModelConfig, folder: Path, on_device: Collection[str]
+) -> tuple[Weights, str]:
+    """Return the weights that are computed with, and the revision of their KV. INT8 is for what is not on a device."""
     if config.quantization is None:
         return load_weights(folder, model_config), weights_digest(folder)
     saved = None if config.quantized_path is None else Path(config.quantized_path)
-    weights = int8_model(folder, model_config, saved)
+    weights = int8_model(folder, model_config, saved, on_device)
     return weights, content_digest(weights)
-
-
-def _build_model(config: EngineConfig, model_config: ModelConfig, weights: Weights) -> LlamaModel:
-    if config.placement_path is None:
-        return LlamaModel(model_config, weights)
-    devices = load_devices(Path(config.placement_path))
-    return PlacedModel(model_config, weights, devices, open_device(config.device, config.device_budget))
 
 
 def build_kv(

@@ -52,7 +52,8 @@ class LaneSpec:
     """A lane of the reference engine, as a table of a file declares it. ``model`` is a folder, None for the common one.
 
     A GPU lane in fp32 runs on ``device``: ``auto`` is CUDA where there is a GPU and else the host, ``pretend`` a part
-    of the host that counts as one. With a ``placement`` (a file) only some operators do. ``device_budget`` in bytes.
+    of the host that counts as one. With a ``placement`` (a file) only some operators do, in fp32 whatever the
+    ``quality`` of the host's. ``device_budget`` in bytes.
 
     Raises:
         ValueError: naming the field, the value and what is legal.
@@ -73,9 +74,11 @@ class LaneSpec:
         check_choice("tier", self.tier, TIERS, optional=False)
         check_choice("quality", self.quality, QUALITIES, optional=False)
         check_choice("device", self.device, PLACES, optional=False)
-        on_host = self.tier != TIERS[0] or self.quality != QUALITIES[0] or self.device == "host"
+        on_host = self.tier != TIERS[0] or self.device == "host"
         if on_host and (self.device not in ("auto", "host") or self.placement is not None):
-            raise ValueError("device and placement are for a lane of tier gpu in fp32; any other runs on the host")
+            raise ValueError("device and placement are for a lane of tier gpu, whose device is not the host")
+        if self.quality != QUALITIES[0] and self.device not in ("auto", "host") and self.placement is None:
+            raise ValueError("INT8 runs on the host: give a placement, which says what is on the device, in fp32")
         check_whole("device_budget", self.device_budget, 1)
         check_whole("capacity", self.capacity, 1)
         check_whole("low_capacity", self.low_capacity, 0, self.capacity)

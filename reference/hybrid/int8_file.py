@@ -80,8 +80,26 @@ def load_weights(path: Path, config: ModelConfig, revision: str) -> Weights:
     return _Reader(path, config, tensors, tuple(about["recipe"]["second_digit"])).weights()
 
 
+def load_recipe(path: Path) -> Recipe:
+    """Return what the weights in a file were made by.
+
+    Raises:
+        ModelError: as for :func:`load_weights`, of the file's head alone.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = _about(path, file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read INT8 weights from {path}: {error}; {AGAIN}") from error
+    made: dict[str, Any] = about["recipe"]
+    return Recipe(**{**made, "second_digit": tuple(made["second_digit"])})
+
+
 def named_tensors(weights: Weights) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor of a quantised model with its name in the file; shared ones under each name."""
+    """Yield every tensor of a quantised model with its name in the file; shared ones under each name.
+
+    A matrix that is in fp32 has the name alone.
+    """
     yield from _parts("embed", weights.embed)
     for number, layer in enumerate(weights.layers):
         for name in NORMS:
@@ -103,6 +121,9 @@ def content_digest(weights: Weights) -> str:
 
 
 def _parts(name: str, matrix: object) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(matrix, Tensor):
+        yield name, matrix
+        return
     assert isinstance(matrix, Int8Matrix)
     yield f"{name}.values", matrix.values
     yield f"{name}.scales", matrix.scales

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from gaugeblock.reference.engine import loader
@@ -9,21 +10,31 @@ from gaugeblock.reference.engine.config import ModelConfig
 from gaugeblock.reference.engine.loader import Weights
 from gaugeblock.reference.engine.tokenizer import Tokenizer
 from gaugeblock.reference.hybrid import int8_file
+from gaugeblock.reference.hybrid.mixed import with_exact
 from gaugeblock.reference.hybrid.recipe import Recipe, calibration_prompts, quantize_model
 
 RECIPE = Recipe()
 
 
-def int8_model(folder: Path, config: ModelConfig, saved: Path | None = None) -> Weights:
+def int8_model(folder: Path, config: ModelConfig, saved: Path | None = None, exact: Collection[str] = ()) -> Weights:
     """Return the model of ``folder`` in INT8. ``saved``: a file that holds it, or will.
+
+    The matrices of the operators ``exact`` are in fp32; they are no part of the file.
 
     Raises:
         ModelError: the weights cannot be loaded, or the file is of others or cannot be written.
     """
+    weights, recipe = _int8_model(folder, config, saved)
+    if not exact:
+        return weights
+    return with_exact(weights, loader.load_weights(folder, config), config, recipe, exact)
+
+
+def _int8_model(folder: Path, config: ModelConfig, saved: Path | None) -> tuple[Weights, Recipe]:
     if saved is not None and saved.exists():
-        return int8_file.load_weights(saved, config, loader.weights_digest(folder))
+        return int8_file.load_weights(saved, config, loader.weights_digest(folder)), int8_file.load_recipe(saved)
     prompts = calibration_prompts(Tokenizer(str(folder)).encode)
     weights = quantize_model(loader.load_weights(folder, config), config, prompts, RECIPE)
     if saved is not None:
         int8_file.save_weights(saved, weights, loader.weights_digest(folder), RECIPE)
-    return weights
+    return weights, RECIPE

@@ -165,7 +165,8 @@ def _needs(weights: Mapping[str, Tensor]) -> dict[str, int]:
     for name, weight in weights.items():
         if not isinstance(weight, Tensor):
             raise PlacementError(
-                f"{name} has {type(weight).__name__} weights, which run on the host alone: place it there"
+                f"{name} has {type(weight).__name__} weights, which run on the host alone: place it there, "
+                "or give it fp32 weights (gaugeblock.reference.hybrid.mixed)"
             )
         needs[name] = 0 if id(weight) in counted else weight.nbytes
         counted.add(id(weight))

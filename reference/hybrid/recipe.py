@@ -63,8 +63,7 @@ def quantize_model(weights: Weights, config: ModelConfig, prompts: Prompts, reci
     recipe = recipe or Recipe()
     if recipe.calibrate and not any(prompts):
         raise ValueError("calibrated rounding needs prompts: give token ids of text that the model is made for")
-    plain = rotate_values(weights, config) if recipe.rotate_values else weights
-    plain, before = rotate_stream(plain) if recipe.rotate_stream else (plain, None)
+    plain, before = rotated_weights(weights, config, recipe)
     turn = kronecker(plain.layers[0].down.shape[1]) if recipe.rotate_down else ()
     seen = _watch(plain, config, prompts) if recipe.calibrate else None
     layers = tuple(
@@ -79,6 +78,12 @@ def quantize_model(weights: Weights, config: ModelConfig, prompts: Prompts, reci
     if before is not None:
         head = replace(head, turn=(before,))
     return replace(plain, embed=_as_tensor(embed), layers=layers, head=_as_tensor(head))
+
+
+def rotated_weights(weights: Weights, config: ModelConfig, recipe: Recipe) -> tuple[Weights, Tensor | None]:
+    """Return the same fp32 model rotated, without its turned inputs, and what the head's input is multiplied by."""
+    plain = rotate_values(weights, config) if recipe.rotate_values else weights
+    return rotate_stream(plain) if recipe.rotate_stream else (plain, None)
 
 
 def _quantized_layer(layer: LayerWeights, turn: Turn, recipe: Recipe, seen: LayerWeights | None) -> LayerWeights:
