@@ -99,7 +99,7 @@ def problem_of(profile: Profile, movable: Collection[str] | None = None) -> Prob
     def seconds(producer: str, readers: Mapping[int, int], link: Link, place: str) -> float:
         follower = behind.get(producer)
         switch = profile.switched(follower, place) if follower and number[follower] in readers else 0.0
-        return max(0.0, link.seconds(max(readers.values())) + switch)
+        return link.seconds(max(readers.values())) + switch
 
     values = tuple(
         Value(

@@ -178,7 +178,8 @@ class Profile:
     def switched(self, name: str, place: str) -> float:
         """Return what a call takes longer at a place right behind an operator at the other one: threads wake up.
 
-        The median over all operators of its kind, since a single one's is a small difference of two large times.
+        The median over all operators of its kind, since a single one's is a small difference of two large times; and no
+        less than 0, since a plan would switch for what is noise.
         """
         return self._switched.get((self.by_name[name].kind, place), 0.0)
 
@@ -189,7 +190,7 @@ class Profile:
             for call in operator.calls:
                 for place, seconds in call.switched.items():
                     found.setdefault((operator.kind, place), []).append(seconds)
-        return {key: median(seconds) for key, seconds in found.items()}
+        return {key: max(0.0, median(seconds)) for key, seconds in found.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as JSON values, with its ``schema_version``."""

@@ -224,3 +224,6 @@ def test_what_a_switch_costs_is_the_median_of_a_kind():
     operators = [dataclasses.replace(o, calls=(call,)) for o, call in zip(found.operators, calls, strict=True)]
     found = dataclasses.replace(found, operators=tuple(operators))
     assert [found.switched(name, place) for name in found.by_name for place in PLACES] == [0.5, 0.0] * 3
+    calls = [dataclasses.replace(call, switched={"host": -1.0}) for call in calls]
+    operators = [dataclasses.replace(o, calls=(call,)) for o, call in zip(found.operators, calls, strict=True)]
+    assert dataclasses.replace(found, operators=tuple(operators)).switched("op0", "host") == 0
