@@ -101,12 +101,13 @@ def main() -> None:
     make_importable()
     from gaugeblock.fixtures.embedded import tiny_model
     from gaugeblock.fixtures.similarity.false_alarms import VARIANTS, held_to
-    from gaugeblock.fixtures.similarity.measure_null import measure_null
+    from gaugeblock.fixtures.similarity.measure_null import ROUNDINGS, measure_null
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=tiny_model())
     parser.add_argument("--seeds", type=int, default=48, help="twins; each is compared in every variant")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="all by default; on a CPU 16 bits are slow")
+    parser.add_argument("--roundings", type=int, default=ROUNDINGS, help="of each variant in the null")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--workers", type=int, help="processes; by default 1 on a CPU, up to 12 on a GPU")
     parser.add_argument("--out", type=Path, help="one JSON line a comparison")
@@ -116,7 +117,7 @@ def main() -> None:
     found: list[Twin] = []
     variants = options.variants.split(",")
     bench = load(options.model, options.device)
-    held = held_to(measure_null(bench, variants), variants)
+    held = held_to(measure_null(bench, variants, roundings=options.roundings), variants)
     for gate in {limits.gate.name: limits.gate for limits in held.values()}.values():
         print(
             f"gate {gate.name}: first percentile above {gate.tail:.4f}, lowest 1% above {gate.shortfall:.4f}",

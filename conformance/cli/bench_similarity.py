@@ -35,11 +35,11 @@ def similarity_command(model: Path | None, device: str, out: Path) -> int:
         STATISTIC,
         false_alarms,
         measure,
-        null_of,
         separate,
     )
     from gaugeblock.fixtures.embedded import given_model, tiny_model
     from gaugeblock.fixtures.similarity import measure_null
+    from gaugeblock.fixtures.similarity.variants import RIGHT
 
     folder = given_model(model or tiny_model())
     prepare_out(out)
@@ -51,15 +51,15 @@ def similarity_command(model: Path | None, device: str, out: Path) -> int:
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     bench = measure_null.load_bench(folder, chosen)
     compared, cosines = measure(bench, say)
-    rows = separate(compared, cosines, bench.prompts)
-    gate = null_of(compared, range(len(bench.prompts))).gate(STATISTIC)
+    null = measure_null.measure_null(bench, list(RIGHT), say)
+    rows = separate(compared, cosines, null, bench.prompts)
     report = Report(
         measure_null.describe_model(bench),
         measure_null.describe_prompts(bench),
         measure_null.provenance(chosen),
-        gate,
+        null.gate(STATISTIC),
         rows,
-        false_alarms(compared),
+        false_alarms(null),
         time.monotonic() - started,
     )
     write(out, report)

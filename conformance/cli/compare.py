@@ -83,6 +83,7 @@ def table(found: Comparison) -> str:
             _row("overlap, first percentile", s.tail, _limit(gate.tail)),
             _row("overlap, lowest 1%", s.shortfall, _limit(gate.shortfall)),
             _row("overlap, lowest", s.lowest),
+            *([_excess(s.excess, gate.excess)] if s.excess is not None else []),
             _row("largest difference", s.gap, f"at most {gate.gap:g}" if gate.gap is not None else "", " nats"),
             _row("KL, largest", s.kl_max, unit=" nats" if not s.unseen else " nats at least"),
             f"overlap, mean              {s.overlap:.4f}, unseen {s.unseen:.4f}; KL, mean {s.kl_mean:.1e}",
@@ -96,6 +97,12 @@ def table(found: Comparison) -> str:
 
 def _limit(value: float | None) -> str:
     return "" if value is None else f"above {value:.4f}"
+
+
+def _excess(place: Place, limit: float | None) -> str:
+    most = "" if limit is None else f" (at most {limit:.2f})"
+    at = f"at prompt {place.prompt}, position {place.position}"
+    return f"{'worst 1%, against usual':26} {place.times} as far off{most} {at}"
 
 
 def _row(name: str, place: Place, limit: str = "", unit: str = "") -> str:

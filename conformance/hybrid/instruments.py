@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from gaugeblock.fixtures.similarity.calibration import Calibration
     from gaugeblock.fixtures.similarity.gates import Gate
+    from gaugeblock.fixtures.similarity.measures import Floats
     from gaugeblock.fixtures.targets.inprocess import InProcess, Rows
 
 PROMPTS = 24
@@ -42,3 +44,31 @@ def noisy(rows: Sequence[Rows], sigma: float) -> list[Rows]:
     """Return rows with a little noise on every logit, as a right engine of lower precision has it."""
     generator = np.random.default_rng(0)
     return [row + generator.normal(scale=sigma, size=row.shape) for row in rows]
+
+
+POSITIONS = 96
+TOUCHY = 0.05
+"""Share of positions at which rounding moves much: two tokens are even there."""
+LUCK = 0.25
+"""Standard deviation of a rounding's logarithm of how coarse it is."""
+
+
+def costs() -> list[Floats]:
+    """Return what rounding costs a made-up model at each position, on average, one array a prompt."""
+    rng = np.random.default_rng(70)
+    touchy = rng.random((PROMPTS, POSITIONS)) < TOUCHY
+    return list(np.where(touchy, 0.12, 0.012) * rng.uniform(0.5, 1.5, touchy.shape))
+
+
+def rounding(seed: int) -> list[Floats]:
+    """Return the overlaps of one rounding of that model: by luck coarser or finer, and again at each position."""
+    rng = np.random.default_rng(seed)
+    luck = float(np.exp(rng.normal(0.0, LUCK)))
+    return [1 - (luck * row * rng.gamma(4.0, 0.25, POSITIONS)).clip(0, 1) for row in costs()]
+
+
+def null_of(seeds: Iterable[int]) -> Calibration:
+    """Return a calibration with these roundings of it, as of INT8 weights."""
+    from gaugeblock.fixtures.similarity.calibration import Calibration
+
+    return Calibration({}, {}, {}, {"int8-weights": [rounding(seed) for seed in seeds]})

@@ -35,7 +35,7 @@ def test_hyb_016(record_property: Callable[[str, object], None]) -> None:
     from gaugeblock.fixtures.similarity.calibration import Calibration, first_percentile
 
     rng = np.random.default_rng(16)
-    overlaps = {name: [1 - rng.gamma(2, width / 2, POSITIONS).clip(0, 1) for _ in range(PROMPTS)]
+    overlaps = {name: [[1 - rng.gamma(2, width / 2, POSITIONS).clip(0, 1) for _ in range(PROMPTS)]]
                 for name, width in WIDTHS.items()}  # fmt: skip
     null = Calibration({"name": "ours", "digest": "a" * 64}, {"digest": "b" * 64}, {}, overlaps)
     null.refuse_stale("a" * 64, "b" * 64)
@@ -43,7 +43,7 @@ def test_hyb_016(record_property: Callable[[str, object], None]) -> None:
         refused = _refused(null, *digests)
         assert refused, f"a calibration of {what} is accepted"
         assert what in refused, f"a calibration of {what} is refused with {refused!r}"
-    seen = {name: first_percentile(np.concatenate(rows)) for name, rows in overlaps.items()}
+    seen = {name: first_percentile(np.concatenate(once)) for name, (once,) in overlaps.items()}
     limits = {name: null.tail(GATES[name]) for name in ("bf16", "int8")}
     for gate, variant in {"bf16": "bf16", "int8": "int8-weights"}.items():
         assert seen[variant] - 0.1 < limits[gate] <= seen[variant], (

@@ -36,7 +36,7 @@ def test_hyb_019(record_property: Callable[[str, object], None]) -> None:
 
     from gaugeblock.fixtures.similarity import sequential
 
-    null = [1 - np.random.default_rng(19).gamma(1, 0.01, 2000).clip(0, 1)]
+    null = [[1 - np.random.default_rng(19).gamma(1, 0.01, 2000).clip(0, 1)]]
     limits = sequential.limits_of(null)
     rng = np.random.default_rng(1900)
     alarmed = sum(sequential.positions_needed(_engine(rng, limits), limits, ALPHA) is not None for _ in range(RUNS))

@@ -31,7 +31,7 @@ def limits() -> tuple[Limit, ...]:
     """Return the limits of the null of one such engine."""
     from gaugeblock.fixtures.similarity.sequential import limits_of
 
-    return limits_of([right_engine(0).ravel()])
+    return limits_of([[right_engine(0).ravel()]])
 
 
 def measured(overlaps: Floats) -> Callable[[Draw], Reading]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Comparison:
     def describe(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {
-            "gate": asdict(self.gate),
+            "gate": self.gate.describe(),
             "result": self.result,
             "rung": self.rung,
             "complaints": self.judgement.complaints,
@@ -100,7 +100,7 @@ def compare_endpoints(
     if trouble:
         return _failed(chosen, "tokens", trouble, started)
     rows = [truncated(a.rows, b.rows) for a, b in zip(first, second, strict=True)]
-    similarity = summarise(rows, [forced.ids for forced in first])
+    similarity = summarise(rows, [forced.ids for forced in first], chosen.usual)
     judgement = judge(similarity, chosen)
     rung = "distributions" if judgement.outcome == "failed" else None
     tops = tuple(reader.top or 0 for reader in readers)

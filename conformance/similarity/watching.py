@@ -67,7 +67,8 @@ def watcher_for(
         raise KitError(f"{target.url} names tokens by their text alone: give --reference URL beside --model")
     believed = Model.load(folder or Path()) if reference is None else Engine(Endpoint(readers[1], ids).ask)
     measure = Against(Endpoint(readers[0], ids).ask, believed)
-    return Watcher(measure, [len(row) - 1 for row in ids], limits, alpha, size, seed), ids
+    lengths = [len(row) - 1 for row in ids]
+    return Watcher(measure, lengths, limits, alpha, size, seed, calibration.usual(chosen)), ids
 
 
 def _tokens(prompt: Prompt) -> tuple[int, ...]:

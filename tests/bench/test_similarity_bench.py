@@ -12,7 +12,7 @@ from gaugeblock.conformance.cli.bench import bench as group
 from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.similarity import measure_null
-from gaugeblock.fixtures.similarity.gates import GATES
+from gaugeblock.fixtures.similarity.gates import GATES, ORDER
 from gaugeblock.fixtures.similarity.variants import RIGHT
 from gaugeblock.fixtures.similarity.wrong import WRONG
 
@@ -23,9 +23,10 @@ PROMPTS = 24
 def report():
     bench = measure_null.load_bench(tiny_model(), count=PROMPTS)
     compared, cosines = separation.measure(bench)
-    rows = separation.separate(compared, cosines, bench.prompts)
-    alarms = separation.false_alarms(compared, splits=2)
-    gate = separation.null_of(compared, range(PROMPTS)).gate(GATES["int8"])
+    null = measure_null.measure_null(bench, list(RIGHT), roundings=4)
+    rows = separation.separate(compared, cosines, null, bench.prompts)
+    alarms = separation.false_alarms(null, most=2)
+    gate = null.gate(GATES["int8"])
     return Report(
         measure_null.describe_model(bench),
         measure_null.describe_prompts(bench),
@@ -57,7 +58,7 @@ def test_each_fault_is_another_computation(report):
 
 def test_false_alarms_carry_their_interval(report):
     alarms = report.alarms
-    assert alarms.comparisons == 2 * (len(RIGHT) - 1)
+    assert alarms.comparisons == 2 * len(alarms.by_variant) == 2 * len([name for name in RIGHT if name not in ORDER])
     assert alarms.low <= alarms.alarms / alarms.comparisons <= alarms.high < 1
 
 
@@ -73,7 +74,9 @@ def test_the_table_and_the_file_hold_every_row(report, tmp_path):
 
 def test_what_is_not_told_is_said(report):
     fault, right = report.rows[-1], report.rows[0]
-    wrong = replace(report, rows=[replace(right, folds=fault.folds), replace(fault, folds=right.folds, needed=None)])
+    wrong = replace(
+        report, rows=[replace(right, judged=fault.judged), replace(fault, judged=right.judged, needed=None)]
+    )
     text = " ".join(wrong.problems())
     assert f"{right.name}: right, and the gate says failed" in text
     assert f"{fault.name}: a fault, and the gate says passed" in text

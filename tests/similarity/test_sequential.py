@@ -37,10 +37,10 @@ def test_a_coarse_fault_is_told_at_once_and_a_right_engine_never():
 def test_limits_come_from_the_worst_variant():
     rng = np.random.default_rng(1)
     fine, coarse = 1 - rng.random(1000) * 0.01, 1 - rng.random(1000) * 0.1
-    low, bulk, deep, deepest = limits_of([fine, coarse])
+    low, bulk, deep, deepest = limits_of([[fine], [coarse]])
     assert deepest.below < deep.below < coarse.min() <= low.below < bulk.below
     assert deepest.rate < deep.rate < low.rate < bulk.rate
     assert bulk.rate == upper_rate(int((coarse < bulk.below).sum()), 1000)
     assert deep.rate == pytest.approx(bulk.rate * np.exp(-4))
     with pytest.raises(KitError, match="at least 100 positions"):
-        limits_of([fine[:99]])
+        limits_of([[fine[:99]]])
