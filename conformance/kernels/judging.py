@@ -15,6 +15,12 @@ from gaugeblock.kernels.contract import Case, Op, Tensors
 RecordProperty = Callable[[str, object], None]
 SHOWN = 3  # bad elements that a message lists
 
+SEVERAL = 6
+"""Rows of a call whose values are judged: above the 4 up to which a kernel for a few tokens may take the others' place.
+
+Judged on 4 rows alone, an INT8 layer whose kernel for batches drops the bias passes on a GPU.
+"""
+
 STRUCTURE = 4.0
 """How many bounds an element may be off where a check asks about memory, shapes or earlier calls.
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from gaugeblock.conformance.kernels.judging import SEVERAL
 from gaugeblock.kernels import _int8_linear_tiles
 from gaugeblock.kernels import int8_linear as op
 from gaugeblock.kernels.arguments import Refused
@@ -22,6 +23,12 @@ TILES = [config for config in op.CONFIGS if isinstance(config, op.Config) and co
 
 def on_device(case):
     return [tensor.to(DEVICE) for tensor in case.inputs.values()]
+
+
+def test_values_are_judged_on_the_kernel_for_batches_also_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(_int8_linear_tiles, "INTERPRETED", False)
+    assert isinstance(op.config_for(1, 72, 1008), op.GemvConfig)
+    assert isinstance(op.config_for(SEVERAL, 72, 1008), op.Config)
 
 
 @pytest.mark.parametrize("kind", KINDS)
