@@ -18,9 +18,9 @@ LENGTH = 96
 @check(
     "HYB-003",
     feature="int8",
-    bound=f"next-token overlap with fp32: worst prompt > {GATE.worst_prompt}, first percentile > {GATE.tail}. Measured "
-    "on the tiny model: INT8 weights and activations .971 and .884, weights alone .993 and .971, bf16 .994 and .977, "
-    "scales clipped to 0.9 .930 and .761, positions off by one .934 and .391. Cosine is no gate",
+    bound=f"next-token overlap with fp32: worst prompt > {GATE.worst_prompt}, first percentile > {GATE.tail}, mean "
+    f"of the lowest 1% > {GATE.shortfall}. Measured on the tiny model: plain INT8 .971, .884 and .842, the recipe "
+    ".991, .965 and .955, weights alone .993, .971 and .966; scales clipped to 0.9 .930, .761 and .652. Cosine is no gate",
     sources=(
         "https://github.com/kvcache-ai/ktransformers/issues/1880",
         "https://github.com/pytorch/pytorch/issues/103646",
@@ -40,7 +40,7 @@ def test_hyb_003(inprocess: InProcess, int8: InProcess, record_property: Callabl
     null = complaints(compare(reference, reference), GATE)
     assert not null, f"the gate rejects fp32 against itself: {null}"
     power = complaints(compare(reference, reference[1:] + reference[:1]), GATE)
-    assert len(power) == 2, f"the gate does not reject another prompt's logits on both counts: {power}"
+    assert len(power) == 3, f"the gate does not reject another prompt's logits on all three counts: {power}"
     similarity = compare(reference, [int8.one_shot(prompt) for prompt in prompts])
     record_property("evidence", similarity.describe())
     found = complaints(similarity, GATE)
