@@ -18,9 +18,9 @@ LENGTH = 96
 @check(
     "HYB-003",
     feature="int8",
-    bound=f"next-token overlap with fp32: worst prompt > {GATE.worst_prompt}, first percentile > {GATE.tail}, mean "
-    f"of the lowest 1% > {GATE.shortfall}. Measured on the tiny model: plain INT8 .971, .884 and .842, the recipe "
-    ".991, .965 and .955, weights alone .993, .971 and .966; scales clipped to 0.9 .930, .761 and .652. Cosine is no gate",
+    bound=f"next-token overlap with fp32: worst prompt > {GATE.worst_prompt}, first percentile > {GATE.tail}, mean of "
+    f"the lowest 1% > {GATE.shortfall}. Measured on the tiny model: plain INT8 .971, .884, .842, the recipe .991, "
+    ".965, .955, weights alone .993, .971, .966; scales clipped to 0.9 .930, .761, .652. Cosine is no gate",
     sources=(
         "https://github.com/kvcache-ai/ktransformers/issues/1880",
         "https://github.com/pytorch/pytorch/issues/103646",

@@ -22,7 +22,7 @@ from gaugeblock.reference.hybrid.jobs import FrontConfig
 from gaugeblock.reference.hybrid.lanes import Condition, Lane, check_lanes
 from gaugeblock.reference.hybrid.operators import model_operators
 from gaugeblock.reference.hybrid.placed_model import PlacedModel
-from gaugeblock.reference.hybrid.placement import DEVICE
+from gaugeblock.reference.hybrid.placement import DEVICE, HOST
 from gaugeblock.reference.router.spec import TIERS
 from gaugeblock.reference.router.tables import check_choice, check_name, check_whole, record_fields, records
 
@@ -158,6 +158,12 @@ class HybridEngine:
         """Whether a lane serves now."""
         return any(engine.healthy for engine in self.engines)
 
+    @property
+    def about(self) -> str:
+        """The lanes in one line: name, quality and where each computes."""
+        pairs = zip(self.front.states, self.engines, strict=True)
+        return ", ".join(f"{state.lane.name} ({state.lane.quality} on {_where(engine)})" for state, engine in pairs)
+
     def start(self) -> None:
         """Start the lanes."""
         for engine in self.engines:
@@ -187,6 +193,13 @@ class HybridEngine:
         """Return the sums over the lanes."""
         each = [asdict(engine.stats()) for engine in self.engines]
         return EngineStats(**{field.name: sum(one[field.name] for one in each) for field in fields(EngineStats)})
+
+
+def _where(engine: Engine) -> str:
+    model = engine.scheduler.model
+    if not isinstance(model, PlacedModel):
+        return "the host"
+    return f"the host and {model.device.name}" if HOST in model.placement.values() else model.device.name
 
 
 def _lane_config(config: EngineConfig, spec: LaneSpec) -> EngineConfig:

@@ -302,7 +302,7 @@ class LaneFront:
 
     def _refuse(self, job: Job, kind: str) -> None:
         self.metrics.refused.labels(kind).inc()
-        status, message = refusal_text(kind, job, self.states)
+        status, message = refusal_text(kind, job, self.states, self._clock())
         self._end(job, Finish("abort", message=message, status=status))
 
     def _end(self, job: Job, finish: Finish) -> None:

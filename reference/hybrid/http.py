@@ -38,7 +38,7 @@ class Visit:
         try:
             timeout = float(said[TIMEOUT]) if TIMEOUT in said else None
         except ValueError:
-            raise RequestError(f"{TIMEOUT.decode()} must be a number of seconds > 0; got {said[TIMEOUT]!r}") from None
+            raise RequestError(f"the time-out (x-request-timeout) must be seconds > 0; got {said[TIMEOUT]!r}") from None
         return Qos(said.get(PRIORITY, Qos.priority), said.get(FLOOR), timeout)
 
     def watch(self, sink: EventSink) -> EventSink:

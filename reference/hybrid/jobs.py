@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gaugeblock.reference.engine.types import EventSink, GenerateRequest, RequestError, TokenEvent
 from gaugeblock.reference.hybrid.lanes import Condition, LaneState
-from gaugeblock.reference.hybrid.qos import Asked, Reason
+from gaugeblock.reference.hybrid.qos import Asked, Reason, untried
 from gaugeblock.reference.router.quality import QUALITIES
 from gaugeblock.reference.router.rules import BANDS
 from gaugeblock.reference.router.tables import check_number, check_whole
@@ -18,7 +18,7 @@ REFUSALS = {
     "fault": (503, "no lane is left that could serve the request"),
     "queue_full": (429, "too many requests wait already"),
     "queue_timeout": (429, "no lane had room for the request in time"),
-    "deadline_unreachable": (429, "no lane is fast enough for the time that the request has left"),
+    "deadline_unreachable": (429, "no lane is fast enough for the request's time-out"),
     "deadline_passed": (504, "the request's time was over before a lane could take it"),
 }
 """HTTP status and message of each way in which no lane serves a request."""
@@ -69,11 +69,12 @@ class Qos:
     def check(self) -> None:
         """Raise ``RequestError`` naming the field, the value and what is legal."""
         if self.priority not in BANDS:
-            raise RequestError(f"the priority must be one of {', '.join(BANDS)}; got {self.priority!r}")
+            raise RequestError(f"the priority (x-priority) must be one of {', '.join(BANDS)}; got {self.priority!r}")
         if self.floor is not None and self.floor not in QUALITIES:
-            raise RequestError(f"the quality floor must be one of {', '.join(QUALITIES)}; got {self.floor!r}")
+            legal = ", ".join(QUALITIES)
+            raise RequestError(f"the quality floor (x-quality-floor) must be one of {legal}; got {self.floor!r}")
         if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise RequestError(f"the time-out must be a number of seconds > 0; got {self.timeout!r}")
+            raise RequestError(f"the time-out (x-request-timeout) must be seconds > 0; got {self.timeout!r}")
 
 
 @dataclass(eq=False, slots=True)
@@ -163,17 +164,21 @@ class Job:
         return replace(event, rid=self.request.rid, served_by=served or None)
 
 
-def refusal_text(kind: str, job: Job, states: Sequence[LaneState]) -> tuple[int, str]:
+def refusal_text(kind: str, job: Job, states: Sequence[LaneState], now: float) -> tuple[int, str]:
     """Return the status and the message of a refusal."""
     status, text = REFUSALS[kind]
     floor = job.qos.floor
+    if kind == "deadline_unreachable":
+        asked = job.asked(now)
+        least = min(view.seconds(asked) for view in untried(asked, [state.view for state in states]))
+        text = f"{text}: {asked.new} new tokens take about {least:.3g} s, and {asked.left:.3g} s are left"
     if kind == "quality" and floor is not None:
         have = ", ".join(f"{state.lane.name} ({state.lane.quality})" for state in states)
         text = f"{text}: it asks for {floor} or better, and the lanes are {have}"
     said = list(job.tried.values())
     if kind == "fault":
-        untried = [state for state in states if state.lane.name not in job.tried]
-        said += [why for state in untried if state.condition is Condition.DOWN and (why := state.why_down)]
+        others = [state for state in states if state.lane.name not in job.tried]
+        said += filter(None, [state.why_down for state in others if state.condition is Condition.DOWN])
         if floor is not None:
             text = f"no other lane reaches {floor}, which the request asks for"
     return 503 if said else status, "; ".join([*said, text])

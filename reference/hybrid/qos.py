@@ -104,14 +104,13 @@ WAIT = Decision()
 
 def choose(asked: Asked, lanes: Sequence[LaneView]) -> Decision:
     """Return where a request goes. Of several lanes of one kind the least loaded takes it."""
-    able = [lane for lane in lanes if lane.serves(asked)]
-    untried = [lane for lane in able if not (lane.name in asked.tried or lane.down)]
-    timely = [lane for lane in untried if lane.in_time(asked)]
-    if not able:
+    left = untried(asked, lanes)
+    timely = [lane for lane in left if lane.in_time(asked)]
+    if not any(lane.serves(asked) for lane in lanes):
         return Decision(refusal="quality")
     if asked.left is not None and asked.left <= 0:
         return Decision(refusal="deadline_passed")
-    if not untried:
+    if not left:
         return Decision(refusal="fault")
     if not timely:
         return Decision(refusal="deadline_unreachable")
@@ -123,6 +122,11 @@ def choose(asked: Asked, lanes: Sequence[LaneView]) -> Decision:
     reason = _reason(asked, lane, lanes)
     down = reason != "preferred" and TIERS.index(lane.tier) > TIERS.index(asked.tiers[0])
     return Decision(lane.name, reason, degraded=reason if down else None)
+
+
+def untried(asked: Asked, lanes: Sequence[LaneView]) -> list[LaneView]:
+    """Return the lanes that may still serve a request, now or later."""
+    return [lane for lane in lanes if lane.serves(asked) and not (lane.name in asked.tried or lane.down)]
 
 
 def _reason(asked: Asked, chosen: LaneView, lanes: Sequence[LaneView]) -> Reason:

@@ -41,6 +41,6 @@ def serve(config: EngineConfig, host: str, port: int, api_key: str | None = None
         engine = HybridEngine(config, specs, front)
         engine.start()
         try:
-            run(engine, bound, hybrid_app(engine, api_key))
+            run(engine, bound, hybrid_app(engine, api_key), f", lanes {engine.about}")
         finally:
             engine.stop()

@@ -182,11 +182,18 @@ def test_a_signal_ends_the_process_quietly(request: Any, sign: signal.Signals) -
         assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_a_stream_that_outlives_the_grace_ends_as_aborted(request: Any) -> None:
-    with served(request.path.parent, "0.2") as (process, url):
+@pytest.mark.parametrize(("grace", "signals"), [("0.2", 1), ("60", 2)])
+def test_a_stream_that_outlives_the_grace_or_a_second_signal_ends_as_aborted(
+    request: Any, grace: str, signals: int
+) -> None:
+    with served(request.path.parent, grace) as (process, url):
         connection = connect(url, "/generate", {**LONG, "stream": True})
         wait_for(lambda: requests.get(f"{url}/get_load", timeout=WAIT).json()[0]["num_reqs"] == 1)
+        assert process.stderr is not None
         process.send_signal(signal.SIGTERM)
+        assert process.stderr.readline() == f"gaugeblock: 1 request may run on for {grace} s; Ctrl-C ends it now\n"
+        if signals == 2:
+            process.send_signal(signal.SIGINT)
         received = b"".join(iter(lambda: connection.recv(65536), b""))
         connection.close()
         assert b'"finish_reason":{"type":"abort"' in received

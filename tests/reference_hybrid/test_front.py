@@ -119,6 +119,7 @@ def test_what_cannot_be_in_time_is_not_begun():
         bench.lanes["gpu"].step()
     late = bench.ask("late", new=100, timeout=5.0)
     assert late.end.status == 429
+    assert "100 new tokens take about 9.96 s, and 5 s are left" in late.end.message
     assert len(bench.lanes["gpu"].got) == 1
     bench.ask("soon", new=20, timeout=5.0)
     assert bench.where("soon") == "gpu"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -82,22 +83,34 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: EngineLike, ready: str) -> None:
         super().__init__(config)
         self.engine, self.ready = engine, ready
+        self._signals = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             print(self.ready, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening and wait for what runs, for a bounded time."""
+        stats = self.engine.stats()
+        count = stats.running + stats.queued
+        if count:
+            what, whom = ("1 request", "it") if count == 1 else (f"{count} requests", "them")
+            note = f"gaugeblock: {what} may run on for {GRACE_SECONDS:g} s; Ctrl-C ends {whom} now"
+            print(note, file=sys.stderr, flush=True)
         asyncio.get_running_loop().call_later(GRACE_SECONDS, self.engine.abort, None)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ask for a graceful end; a second signal makes it immediate. Nothing is raised again afterwards."""
-        self.force_exit = self.should_exit
+        """Ask for a graceful end; a second signal aborts what runs, a third one waits for nobody."""
+        self._signals += 1
         self.should_exit = True
+        self.force_exit = self._signals > 2
+        if self._signals == 2 and self._loop is not None:
+            self._loop.call_soon_threadsafe(self.engine.abort, None)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -136,8 +149,8 @@ def serve(config: EngineConfig, host: str, port: int, api_key: str | None = None
             engine.stop()
 
 
-def run(engine: EngineLike, bound: socket.socket, app: ASGIApp) -> None:
-    """Serve a started engine's application on a bound socket until SIGTERM or SIGINT.
+def run(engine: EngineLike, bound: socket.socket, app: ASGIApp, about: str = "") -> None:
+    """Serve a started engine's application on a bound socket until SIGTERM or SIGINT; ``about`` ends the ready line.
 
     The process is the server's own from then on: what is loaded by now is never looked through for garbage again.
     """
@@ -145,7 +158,7 @@ def run(engine: EngineLike, bound: socket.socket, app: ASGIApp) -> None:
     gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    ready = f"gaugeblock engine ready on http://{shown}:{port} model {served_name(engine.config)}"
+    ready = f"gaugeblock engine ready on http://{shown}:{port} model {served_name(engine.config)}{about}"
     settings = uvicorn.Config(
         app,
         log_level="warning",
