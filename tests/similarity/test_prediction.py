@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from gaugeblock.fixtures.similarity.calibration import first_percentile
+from gaugeblock.fixtures.similarity.calibration import first_percentile, first_percentiles
 from gaugeblock.fixtures.similarity.prediction import between, lower_limit, students_t
 from gaugeblock.fixtures.similarity.sequential import limits_of, upper_rate
-from gaugeblock.fixtures.similarity.summary import lowest_mean
+from gaugeblock.fixtures.similarity.summary import lowest_mean, lowest_means
 
 PROMPTS, POSITIONS, ROUNDINGS = 24, 90, 8
 
@@ -33,15 +33,15 @@ def test_what_lies_between_draws():
     assert between([1.0, 2.0, 3.0], 0.001) == pytest.approx(22.327 * 1.0 * np.sqrt(4 / 3), rel=1e-4)
 
 
-@pytest.mark.parametrize("statistic", [first_percentile, lowest_mean])
-def test_right_engines_miss_a_limit_of_several_roundings_seldom_and_of_one_often(statistic):
+@pytest.mark.parametrize(("statistic", "of_many"), [(first_percentile, first_percentiles), (lowest_mean, lowest_means)])
+def test_right_engines_miss_a_limit_of_several_roundings_seldom_and_of_one_often(statistic, of_many):
     rng = np.random.default_rng(0)
     missed = {1: 0, ROUNDINGS: 0}
     for _ in range(25):
         null = [rounding(rng, 0.15) for _ in range(ROUNDINGS)]
         engines = [statistic(np.concatenate(rounding(rng, 0.15))) for _ in range(40)]
         for count in missed:
-            limit = lower_limit(null[:count], statistic)
+            limit = lower_limit(null[:count], of_many)
             missed[count] += sum(engine <= limit for engine in engines)
     assert missed[ROUNDINGS] <= 5, "of 1,000, where 1 is expected"
     assert missed[1] >= 50, "nothing differs between these roundings: the test shows nothing"
@@ -50,16 +50,22 @@ def test_right_engines_miss_a_limit_of_several_roundings_seldom_and_of_one_often
 def test_where_roundings_do_not_differ_prompts_decide():
     rng = np.random.default_rng(1)
     once = rounding(rng, 0.0)
-    alone, often = lower_limit([once], lowest_mean), lower_limit([once] * 5, lowest_mean)
+    alone, often = lower_limit([once], lowest_means), lower_limit([once] * 5, lowest_means)
     seen = lowest_mean(np.concatenate(once))
     assert alone == pytest.approx(often)
     assert seen - 0.05 < alone < seen
 
 
-def test_a_statistic_of_the_lowest_is_that_of_all():
-    values = np.random.default_rng(2).random(2250)
-    for statistic in (first_percentile, lowest_mean):
-        assert statistic(np.sort(values)[:40], 2250) == statistic(values)
+def test_statistics_of_several_sets_are_those_of_each_from_its_lowest_values():
+    rng = np.random.default_rng(2)
+    sets = [rng.random(size) for size in (2250, 1, 100, 101, 640)]
+    lowest = np.array([np.sort(np.append(values, np.full(40, np.inf)))[:40] for values in sets])
+    sizes = np.array([len(values) for values in sets])
+    by_rank = [np.sort(values)[(len(values) - 1) // 100] for values in sets]
+    by_mean = [np.sort(values)[: -(-len(values) // 100)].mean() for values in sets]
+    assert first_percentiles(lowest, sizes).tolist() == by_rank == [first_percentile(values) for values in sets]
+    assert lowest_means(lowest, sizes) == pytest.approx(by_mean, rel=1e-12)
+    assert [lowest_mean(values) for values in sets] == pytest.approx(by_mean, rel=1e-12)
 
 
 def test_rates_of_a_sequential_test_allow_for_another_rounding():
