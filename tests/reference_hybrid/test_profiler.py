@@ -1,17 +1,15 @@
 """The operator profiler on modules that are not the engine's."""
 
 import dataclasses
-from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
 from gaugeblock.fixtures.targets.placement_problems import chain_edges, profile_of
-from gaugeblock.fixtures.targets.pretend_devices import Costed, Model, PretendDevices, model_input
+from gaugeblock.fixtures.targets.pretend_devices import Model, PretendDevices, model_input
 from gaugeblock.reference.hybrid.links import BOUNDLESS, fit_link
 from gaugeblock.reference.hybrid.placement import PLACES, PlacementError
-from gaugeblock.reference.hybrid.placement_problem import evaluate, problem_of
 from gaugeblock.reference.hybrid.profile import Link, Profile, Timing
 from gaugeblock.reference.hybrid.profiler import on_device, profile
 
@@ -157,50 +155,6 @@ def test_a_link_has_no_negative_part():
 def test_the_spread_is_the_quartiles():
     assert Timing.of([1.0, 2.0, 3.0, 4.0, 100.0]) == Timing(3.0, 2.0, 4.0, 1.0, 5)
     assert Timing.of([1.0]) == Timing(1.0, 1.0, 1.0, 1.0, 1)
-
-
-WAIT, WAKE = 2.0, 5.0  # seconds; the shortest of the operators takes 1.5
-
-
-def chain(world):
-    """Operators of which some are much longer than what instruments add, and some shorter."""
-    costs = [(0.25, 0.5), (4.0, 3.5), (0.5, 0.25), (6.0, 0.5), (0.25, 0.25), (3.0, 2.75)]
-    return nn.Sequential(*(Costed(world, str(i), *cost, lambda x: x + 1) for i, cost in enumerate(costs)))
-
-
-def worst_error(**planted):
-    """The furthest that any placement's prediction is off, as a share."""
-    world = PretendDevices(**planted)
-    model, x = chain(world), model_input()
-    problem = problem_of(world.profile(model, (x,)))
-    errors = []
-    for places in product((0, 1), repeat=6):
-        taken = world.run(model, (x,), {str(i): PLACES[place] for i, place in enumerate(places)})
-        errors.append(abs(evaluate(problem, places).seconds / taken - 1))
-    return max(errors)
-
-
-def test_what_instruments_add_is_taken_from_each_call_alike():
-    assert worst_error(wait=WAIT) < 1e-6
-
-
-def test_an_operator_that_wakes_up_behind_the_device_is_predicted_to():
-    assert worst_error(wake=WAKE) < 1e-6
-    assert worst_error(wait=WAIT, wake=WAKE) < 1e-6
-
-
-def test_instruments_shared_out_by_time_are_predicted_wrongly(monkeypatch):
-    def scaled(self, name, place):
-        timed = sum(operator.seconds(place) for operator in self.operators) + self.overhead[place]
-        return self.by_name[name].seconds(place) * self.whole[place].median / timed
-
-    monkeypatch.setattr(Profile, "cost", scaled)
-    assert worst_error(wait=WAIT) > 0.1
-
-
-def test_a_switch_that_costs_nothing_is_predicted_wrongly(monkeypatch):
-    monkeypatch.setattr(Profile, "switched", lambda self, name, place: 0.0)
-    assert worst_error(wake=WAKE) > 0.1
 
 
 @pytest.mark.parametrize(("times", "whole"), [([5.0, 3.0, 1.0], 6.0), ([5.0, 3.0, 1.0], 2.0), ([1.0, 2.0], 7.0)])
