@@ -91,7 +91,7 @@ GENERATE = [
     ({"text": "a", "return_logprob": 1}, "true or false"),
     ({"text": "a", "return_logprob": True, "logprob_start_len": -2}, ">= -1"),
     ({"text": "a", "return_logprob": True, "logprob_start_len": 3}, "behind the prompt"),
-    ({"text": "a", "return_logprob": True, "top_logprobs_num": 1025}, "[0, 1024]"),
+    ({"text": "a", "return_logprob": True, "top_logprobs_num": 8193}, "[0, 8192]"),
     ({"text": ["a", "b"], "return_logprob": [True]}, "one a prompt"),
     ({"text": "a", "rid": 5}, "a non-empty string"),
     ({"text": ["a", "b"], "rid": ["x", "x"]}, "twice"),

@@ -90,5 +90,7 @@ def test_misuse(url):
         run(url, url, "--gate", "fb16")
     with pytest.raises(KitError, match="is not a URL"):
         run(url, "localhost:1")
+    with pytest.raises(KitError, match=r"does not give 9000 candidates a position: .*\[0, 8192\].* fewer with --top"):
+        run(url, url, "--top", "9000")
     with pytest.raises(EnvironmentFault, match="no engine"):
         run(url, "http://127.0.0.1:9")

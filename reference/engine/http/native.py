@@ -21,7 +21,7 @@ from gaugeblock.reference.engine.http.sampling import Sampling, native_sampling,
 from gaugeblock.reference.engine.http.wire import DONE, EventStream, frame, json_response, whole
 from gaugeblock.reference.engine.types import Finish, TokenLogprob
 
-MAX_TOP_LOGPROBS = 1024  # and at most the vocabulary
+MAX_TOP_LOGPROBS = 8192  # and at most the vocabulary
 UNSUPPORTED = ("input_embeds", "image_data", "audio_data", "video_data", "lora_path", "session_params",
                "token_ids_logprob", "return_hidden_states")  # fmt: skip
 
