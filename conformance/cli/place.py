@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gaugeblock.conformance.cli.quantization import QUANTIZATION, QUANTIZED_PATH
 from gaugeblock.conformance.cli.sizes import BYTES
 from gaugeblock.conformance.out import prepare_out
 from gaugeblock.fixtures.embedded import given_model, tiny_model
@@ -64,6 +65,8 @@ class Row:
 @click.option(
     "--profile", "profile_path", type=Path, metavar="FILE", help="A profile.json to plan by; nothing is timed."
 )
+@QUANTIZATION
+@QUANTIZED_PATH
 @click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of the pass.")
 @click.option("--kv-tokens", type=click.IntRange(0), default=1024, show_default=True, help="KV that attention keeps.")
 @click.option(
@@ -80,6 +83,8 @@ def place(
     strategy: str,
     device: str,
     profile_path: Path | None,
+    quantization: str | None,
+    quantized_path: str | None,
     tokens: int,
     kv_tokens: int,
     out: Path,
@@ -87,7 +92,7 @@ def place(
     """Profile a model operator by operator, plan where each should run, and run the plans.
 
     Predicted and measured are both medians of passes. `gaugeblock serve engine --placement
-    DIR/placement.json` serves the plan.
+    DIR/placement.json` serves the plan, with the same --quantization.
 
     Exit codes: 0 planned and measured, 2 usage, 4 the device is missing or failed.
     """
@@ -95,10 +100,13 @@ def place(
         raise EnvironmentFault("placing needs torch: pip install 'gaugeblock[embedded]'")
     from gaugeblock.reference.engine.errors import DeviceFault, ModelError
 
+    if quantization is None and quantized_path is not None:
+        raise KitError("--quantized-path FILE keeps INT8 weights: give --quantization int8, too")
     folder = given_model(model or tiny_model())
     prepare_out(out)  # nothing is removed: --profile may lie there
     try:
-        bench = _bench(folder, DEVICES[device], tokens)
+        saved = None if quantized_path is None else Path(quantized_path)
+        bench = _bench(folder, DEVICES[device], tokens, quantization, saved)
         profile = _profile(bench, profile_path, kv_tokens)
         rows = _rows(bench, profile, budget)
     except (ModelError, PlacementError) as problem:
@@ -113,7 +121,7 @@ def place(
     return 0
 
 
-def _bench(folder: Path, device: str, tokens: int) -> ModelBench:
+def _bench(folder: Path, device: str, tokens: int, quantization: str | None, saved: Path | None) -> ModelBench:
     import torch
 
     from gaugeblock.reference.hybrid.devices import open_device
@@ -121,7 +129,7 @@ def _bench(folder: Path, device: str, tokens: int) -> ModelBench:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentFault("there is no CUDA device here: use --device auto or pretend, or run on a GPU machine")
-    return _told("loading", lambda: ModelBench(folder, open_device(device), tokens))
+    return _told("loading", lambda: ModelBench(folder, open_device(device), tokens, quantization, saved))
 
 
 def _profile(bench: ModelBench, path: Path | None, kv_tokens: int) -> Profile:
@@ -136,7 +144,16 @@ def _profile(bench: ModelBench, path: Path | None, kv_tokens: int) -> Profile:
             f"{str(path)!r} is the profile of another model ({found.model}): it has no {missing[0]}, of {len(missing)} "
             "operators; leave --profile out to make one"
         )
+    if found.quantization != bench.quantization:
+        raise KitError(
+            f"{str(path)!r} is a profile with the host in {_precision(found)}, and this plans for "
+            f"{_precision(bench)}: give the --quantization that it was made with, or leave --profile out"
+        )
     return found
+
+
+def _precision(timed: ModelBench | Profile) -> str:
+    return "fp32" if timed.quantization is None else timed.quantization.upper()
 
 
 def _rows(bench: ModelBench, profile: Profile, budget: int) -> list[Row]:
@@ -165,6 +182,7 @@ def _record(bench: ModelBench, profile: Profile, budget: int, rows: list[Row]) -
         "device": bench.device.name,
         "tokens": len(bench.input_ids),
         "host_threads": bench.threads,
+        "quantization": bench.quantization,
         "drift": round(_drift(profile, rows), 4),
         "budget_bytes": budget,
         "strategies": [
@@ -197,8 +215,8 @@ def _show(bench: ModelBench, profile: Profile, budget: int, rows: list[Row]) -> 
             f"{100 * row.error:+.0f}%",
         )
     console.print(
-        f"{bench.folder.name}, {len(bench.input_ids)} tokens, {bench.threads} threads of the host, device "
-        f"{bench.device.name} with {budget:,} bytes; "
+        f"{bench.folder.name}, {len(bench.input_ids)} tokens, {bench.threads} threads of the host in "
+        f"{_precision(bench)}, device {bench.device.name} with {budget:,} bytes; "
         f"a copy takes {1e6 * profile.to_device.latency:.0f} µs there and {1e6 * profile.to_host.latency:.0f} µs back "
         f"at least"
     )

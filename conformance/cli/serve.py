@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gaugeblock.conformance.cli.quantization import QUANTIZATION, QUANTIZED_PATH
 from gaugeblock.conformance.cli.sizes import BYTES
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.serve import ROUTER_PORT, serve_engine, serve_hybrid, serve_router
@@ -56,18 +57,14 @@ ENGINE_OPTIONS = (
     click.option(
         "--disk-kv-tokens", type=click.IntRange(0), default=1 << 20, show_default=True, help="Disk tier size."
     ),
-    click.option(
-        "--quantized-path", metavar="FILE", help="Keep INT8 weights there: made at the first start, read at the next."
-    ),
+    QUANTIZED_PATH,
     click.option("--kv-policy", default="lru", show_default=True, help="Which cached pages go first."),
     click.option("--api-key-env", metavar="VAR", default="GAUGEBLOCK_API_KEY", show_default=True),
 )
 
 
 @serve.command()
-@click.option(
-    "--quantization", type=click.Choice(["int8"]), help="INT8 weights and activations on the host; default: fp32."
-)
+@QUANTIZATION
 @click.option(
     "--placement",
     "placement_path",

@@ -11,6 +11,7 @@ from gaugeblock.reference.engine.loader import Weights
 from gaugeblock.reference.engine.tokenizer import Tokenizer
 from gaugeblock.reference.hybrid import int8_file
 from gaugeblock.reference.hybrid.mixed import with_exact
+from gaugeblock.reference.hybrid.operators import model_operators
 from gaugeblock.reference.hybrid.recipe import Recipe, calibration_prompts, quantize_model
 
 RECIPE = Recipe()
@@ -28,6 +29,17 @@ def int8_model(folder: Path, config: ModelConfig, saved: Path | None = None, exa
     if not exact:
         return weights
     return with_exact(weights, loader.load_weights(folder, config), config, recipe, exact)
+
+
+def int8_and_exact(folder: Path, config: ModelConfig, saved: Path | None = None) -> tuple[Weights, Weights]:
+    """Return the model of ``folder`` in INT8, and with all matrices in fp32, which any of the former's can give way to.
+
+    Raises:
+        ModelError: as for :func:`int8_model`.
+    """
+    weights, recipe = _int8_model(folder, config, saved)
+    everything = model_operators(config.num_hidden_layers)
+    return weights, with_exact(weights, loader.load_weights(folder, config), config, recipe, everything)
 
 
 def _int8_model(folder: Path, config: ModelConfig, saved: Path | None) -> tuple[Weights, Recipe]:

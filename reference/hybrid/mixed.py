@@ -7,8 +7,9 @@ multiplied by is in the head.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -29,18 +30,23 @@ def with_exact(
     ``exact``: the fp32 weights that ``weights`` were made of by ``recipe``. A head that is also the embedding is a
     matrix of its own then.
     """
-    wanted = {
-        number: [field for name, field in FIELDS.items() if of_layer(number, name) in operators]
-        for number in range(len(exact.layers))
-    }
-    some = [number for number, fields in wanted.items() if fields]
+    some = [n for n in range(len(exact.layers)) if any(of_layer(n, name) in operators for name in FIELDS)]
     rotated, before = rotated_weights(replace(exact, layers=tuple(exact.layers[n] for n in some)), config, recipe)
     layers = list(weights.layers)
     for number, layer in zip(some, rotated.layers, strict=True):
-        layers[number] = replace(layers[number], **{field: getattr(layer, field) for field in wanted[number]})
-    found = replace(weights, layers=tuple(layers))
-    if EMBED in operators:
-        found = replace(found, embed=rotated.embed)
-    if HEAD in operators:
-        found = replace(found, head=rotated.head if before is None else rotated.head @ before)
-    return found
+        layers[number] = layer
+    head = rotated.head if before is None or HEAD not in operators else rotated.head @ before
+    return with_matrices(weights, replace(rotated, layers=tuple(layers), head=head), operators)
+
+
+def with_matrices(weights: Weights, others: Weights, operators: Collection[str]) -> Weights:
+    """Return ``weights`` in which the matrices of ``operators`` (by name) are those of ``others``."""
+
+    def fields(names: Mapping[str, str], source: object) -> dict[str, Any]:
+        return {field: getattr(source, field) for name, field in names.items() if name in operators}
+
+    layers = [
+        replace(layer, **fields({of_layer(number, name): field for name, field in FIELDS.items()}, other))
+        for number, (layer, other) in enumerate(zip(weights.layers, others.layers, strict=True))
+    ]
+    return replace(weights, layers=tuple(layers), **fields({EMBED: "embed", HEAD: "head"}, others))

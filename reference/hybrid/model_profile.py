@@ -18,6 +18,8 @@ from gaugeblock.reference.engine.config import ModelConfig, load_config
 from gaugeblock.reference.engine.loader import Weights, load_weights
 from gaugeblock.reference.engine.model import LlamaModel
 from gaugeblock.reference.hybrid.devices import Device
+from gaugeblock.reference.hybrid.int8_model import int8_and_exact
+from gaugeblock.reference.hybrid.mixed import with_matrices
 from gaugeblock.reference.hybrid.operators import ATTENTION, of_layer, operator_names
 from gaugeblock.reference.hybrid.placed_model import PlacedModel
 from gaugeblock.reference.hybrid.placement import DEVICE, HOST
@@ -44,14 +46,19 @@ class Pass(nn.Module):
 class ModelBench:
     """A model folder and a second device, to profile and to time. Weights are loaded once.
 
+    ``quantization`` (``"int8"``, or None for fp32) is for the host's matrices, as when an engine serves a placement;
+    ``saved`` is a file that keeps them, or will.
+
     Raises:
-        ModelError: the folder holds no model that the engine can run.
+        ModelError: the folder holds no model that the engine can run, or the file is of others or cannot be written.
     """
 
-    def __init__(self, folder: Path, device: Device, tokens: int) -> None:
-        self.folder, self.device = folder, device
+    def __init__(
+        self, folder: Path, device: Device, tokens: int, quantization: str | None = None, saved: Path | None = None
+    ) -> None:
+        self.folder, self.device, self.quantization = folder, device, quantization
         self.config: ModelConfig = load_config(folder)
-        self.weights: Weights = load_weights(folder, self.config)
+        self.weights, self.exact = _weights(folder, self.config, quantization, saved)  # the host's, the device's
         self.input_ids = torch.arange(tokens) * 31 % self.config.vocab_size
         self.threads = torch.get_num_threads()
         self.torch_device = "cpu" if device.name == "pretend" else device.name
@@ -63,19 +70,21 @@ class ModelBench:
         Raises:
             DeviceFault: the whole model does not fit on the device, where it is timed once.
         """
-        model = PlacedModel(self.config, self.weights, dict.fromkeys(self.operators, HOST), self.device)
+        model = self._placed(dict.fromkeys(self.operators, HOST))
 
         def move(module: nn.Module, places: Mapping[str, str]) -> None:
             model.placement = {name: places[name] for name in self.operators}
-            model.load(self.weights)
+            model.load(self._held(model.placement))
 
         try:
+            repeats = _passes(lambda: model.forward_full(self.input_ids))
+            model.load(self.exact)  # what is counted is what the device would hold; what is timed is moved first
             found = profile(
                 Pass(model),
                 (self.input_ids,),
                 {HOST: "cpu", DEVICE: self.torch_device},
                 move=move,
-                repeats=_passes(lambda: model.forward_full(self.input_ids)),
+                repeats=repeats,
                 instruments=Instruments(put=self.device.put, fetch=self.device.fetch),
                 model=self.folder.name,
             )
@@ -92,7 +101,7 @@ class ModelBench:
         return [Timing.of(taken) for taken in seconds]
 
     def _round(self, placement: Mapping[str, str]) -> list[float]:
-        model = PlacedModel(self.config, self.weights, placement, self.device)
+        model = self._placed(placement)
 
         def run() -> None:
             model.forward_full(self.input_ids)
@@ -105,13 +114,30 @@ class ModelBench:
         finally:
             model.close()
 
+    def _placed(self, placement: Mapping[str, str]) -> PlacedModel:
+        return PlacedModel(self.config, self._held(placement), placement, self.device)
+
+    def _held(self, placement: Mapping[str, str]) -> Weights:
+        on_device = [name for name, place in placement.items() if place == DEVICE]
+        return with_matrices(self.weights, self.exact, on_device)
+
     def _with_kv(self, found: Profile, kv_tokens: int) -> Profile:
         size = 2 * self.config.num_key_value_heads * self.config.head_dim * 4 * kv_tokens
         keepers = {of_layer(layer, ATTENTION) for layer in range(self.config.num_hidden_layers)}
         operators = [
             replace(o, weights={**o.weights, f"{o.name}.kv": size}) if o.name in keepers else o for o in found.operators
         ]
-        return replace(found, operators=tuple(operators))
+        return replace(found, operators=tuple(operators), quantization=self.quantization)
+
+
+def _weights(
+    folder: Path, config: ModelConfig, quantization: str | None, saved: Path | None
+) -> tuple[Weights, Weights]:
+    """Return what the host computes with, and what the device does."""
+    if quantization is not None:
+        return int8_and_exact(folder, config, saved)
+    weights = load_weights(folder, config)
+    return weights, weights
 
 
 def _passes(run: Callable[[], object]) -> int:

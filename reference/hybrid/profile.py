@@ -21,7 +21,7 @@ from gaugeblock.reference.hybrid.placement import (
 INPUT = "<input>"
 OUTPUT = "<output>"
 """Both ends of a pass: what the caller passes in, and what it gets back. They are on the host."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Profile:
     ``devices`` maps places to torch devices; ``pretend`` says that both are the same processor. ``whole`` has the
     times of passes without any instrument by place; ``overhead`` what a pass takes outside of the operators (Python of
     containers that compute nothing, and what hooks do there). ``to_device`` and ``to_host`` are the links.
-    ``activation_bytes`` is the most that is alive of inputs and results at any moment of a pass.
+    ``activation_bytes`` is the most that is alive of inputs and results at any moment of a pass. ``quantization``:
+    what the host's matrices were rounded to (``"int8"``), None for nothing; the device's never are.
     """
 
     devices: Mapping[str, str]
@@ -121,6 +122,7 @@ class Profile:
     to_host: Link
     activation_bytes: int
     model: str = field(default="")
+    quantization: str | None = field(default=None)
 
     @cached_property
     def by_name(self) -> dict[str, Operator]:
@@ -215,6 +217,7 @@ class Profile:
                 to_host=Link(**record["to_host"]),
                 activation_bytes=record["activation_bytes"],
                 model=record["model"],
+                quantization=record["quantization"],
             )
         except (KeyError, TypeError) as problem:
             raise PlacementError(f"a profile with fields missing or unknown ({problem}): profile again") from None

@@ -265,7 +265,6 @@ def _unchanged(module: nn.Module, devices: Mapping[str, str]) -> Iterator[None]:
             yield
         finally:
             with torch.no_grad():
-                for name, value in before.items():
-                    buffer = module.get_buffer(name)
-                    if not torch.equal(buffer, value):
-                        buffer.copy_(value)
+                for name, buffer in module.named_buffers():  # a move may have let some go
+                    if name in before and not torch.equal(buffer, before[name]):
+                        buffer.copy_(before[name])

@@ -31,7 +31,7 @@ def test_a_file_gives_the_profile_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [('{"schema_version": 0}', "schema_version 0"), ('{"schema_version": 2}', "fields missing")]
+    ("text", "message"), [('{"schema_version": 0}', "schema_version 0"), ('{"schema_version": 3}', "fields missing")]
 )
 def test_a_file_that_holds_no_profile_is_refused(tmp_path, text, message):
     path = tmp_path / "profile.json"
