@@ -120,7 +120,8 @@ def main() -> None:
     held = held_to(measure_null(bench, variants, roundings=options.roundings), variants)
     for gate in {limits.gate.name: limits.gate for limits in held.values()}.values():
         print(
-            f"gate {gate.name}: first percentile above {gate.tail:.4f}, lowest 1% above {gate.shortfall:.4f}",
+            f"gate {gate.name}: first percentile above {gate.tail:.4f}, lowest 1% above {gate.shortfall:.4f}, worst 1% "
+            f"at most {gate.excess:.2f} times as far off as usual; {time.monotonic() - start:.0f} s",
             flush=True,
         )
     for one in compare_all(bench, held, options.model, range(options.seeds), workers):
