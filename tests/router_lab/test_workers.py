@@ -174,6 +174,21 @@ def test_an_abort_ends_its_request_alone(loop: WorkerLoop, worker: ScriptedWorke
     assert worker.aborts == ["other", "r7"]
 
 
+def test_an_abort_may_come_too_late(loop: WorkerLoop, worker: ScriptedWorker, wire: Wire) -> None:
+    gate = loop.call(lambda: Gate(loop))
+    worker.always(Answer(frame_hold=gate))
+    worker.heeds_aborts = False
+    with wire.exchange("POST", "/generate", STREAM, {}) as exchange:
+        pieces = exchange.pieces()
+        next(pieces)
+        wire.call("POST", "/abort_request", b'{"rid": "r7"}')
+        gate.open()
+        assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+    assert (worker.aborts, worker.requests[0].ended) == (["r7"], "answered")
+    worker.reset()
+    assert worker.heeds_aborts
+
+
 def test_health_goes_down_hangs_and_comes_up(worker: ScriptedWorker, wire: Wire) -> None:
     worker.health = "down"
     assert wire.call("GET", "/health").status == 503
