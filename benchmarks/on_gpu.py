@@ -44,7 +44,6 @@ SECONDS |= {"hybrid": 150.0, "place": 150.0, "similarity": 300.0, "alarms": 300.
 ALONE = ("KER-018", "KER-022")  # compute-sanitizer, and times: each has a step of its own
 PEERS = ("sgl_kernel", "flashinfer", "liger_kernel", "torch_compile")
 TASK_SECONDS = 90.0
-ALONE_STEPS = ("bench", "prefill", "hybrid", "place", "similarity", "alarms", "profile")
 BUDGETS = ("100MiB", "400MiB")  # of `gaugeblock place`: some of a small model's operators, and most
 LATENCY = "KER-022"
 LATENCY_SECONDS = 100.0  # of the bench step, for that check and its faults
@@ -72,7 +71,7 @@ def main() -> int:
     if "bench" in options.steps:
         background = subprocess.Popen([sys.executable, __file__, "warm"], start_new_session=True)
     fine = True
-    for alone, group in itertools.groupby(options.steps, lambda step: step if step in ALONE_STEPS else ""):
+    for alone, group in itertools.groupby(options.steps, lambda step: "" if step in POOLED else step):
         names = list(group)
         begin = time.monotonic()
         deadline = begin + sum(limits[name] for name in names)

@@ -101,7 +101,8 @@ def main() -> None:
     make_importable()
     from gaugeblock.fixtures.embedded import tiny_model
     from gaugeblock.fixtures.similarity.false_alarms import VARIANTS, held_to
-    from gaugeblock.fixtures.similarity.measure_null import ROUNDINGS, measure_null
+    from gaugeblock.fixtures.similarity.measure_null import measure_null
+    from gaugeblock.fixtures.similarity.prediction import ROUNDINGS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=tiny_model())

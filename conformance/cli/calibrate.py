@@ -10,6 +10,7 @@ import click
 from gaugeblock.fixtures.embedded import given_model
 from gaugeblock.fixtures.errors import EnvironmentFault, legal_name
 from gaugeblock.fixtures.similarity.gates import GATES, Gate
+from gaugeblock.fixtures.similarity.prediction import LEAST, ROUNDINGS
 
 
 @click.command()
@@ -24,8 +25,8 @@ from gaugeblock.fixtures.similarity.gates import GATES, Gate
 )
 @click.option(
     "--roundings",
-    type=click.IntRange(3),
-    default=8,
+    type=click.IntRange(LEAST),
+    default=ROUNDINGS,
     show_default=True,
     help="Of each variant that rounds: the model's own, and those of its twins.",
 )

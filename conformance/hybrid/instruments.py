@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from gaugeblock.fixtures.similarity.calibration import Calibration
     from gaugeblock.fixtures.similarity.gates import Gate
-    from gaugeblock.fixtures.similarity.measures import Floats
+    from gaugeblock.fixtures.similarity.measures import Floats, Positions
     from gaugeblock.fixtures.targets.inprocess import InProcess, Rows
 
 PROMPTS = 24
@@ -72,3 +72,12 @@ def null_of(seeds: Iterable[int]) -> Calibration:
     from gaugeblock.fixtures.similarity.calibration import Calibration
 
     return Calibration({}, {}, {}, {"int8-weights": [rounding(seed) for seed in seeds]})
+
+
+def seen(low: Floats, high: Floats | None = None) -> Positions:
+    """Return one prompt's positions of which nothing is known but that their overlaps lie in [low, high]."""
+    from gaugeblock.fixtures.similarity.measures import Positions
+
+    nothing = np.zeros(len(low), dtype=bool)
+    best = np.zeros((len(low), 2), dtype=np.int64)
+    return Positions(low, low if high is None else high, low * 0, low * 0, ~nothing, nothing, best, nothing)

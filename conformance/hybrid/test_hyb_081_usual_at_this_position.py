@@ -26,9 +26,10 @@ def test_hyb_081(record_property: Callable[[str, object], None]) -> None:
     """
     import numpy as np
 
-    from gaugeblock.conformance.hybrid.instruments import costs, null_of, rounding
-    from gaugeblock.conformance.similarity import GATES
+    from gaugeblock.conformance.hybrid.instruments import costs, null_of, rounding, seen
+    from gaugeblock.conformance.similarity import GATES, judge
     from gaugeblock.fixtures.similarity.false_alarms import missed, statistics
+    from gaugeblock.fixtures.similarity.summary import summarise
 
     gate = null_of(range(ROUNDINGS)).gate(GATES["int8"])
     right = rounding(100)
@@ -40,4 +41,7 @@ def test_hyb_081(record_property: Callable[[str, object], None]) -> None:
     found = statistics(wrong, gate.usual)
     said = missed(found, gate)
     assert said == ("times as far off as usual",), f"{len(calm)} calm positions overlap by {OVERLAP}; missed: {said}"
+    for rows, right_word in ((right, "passed"), (wrong, "failed")):
+        said_word = judge(summarise([seen(row) for row in rows], usual=gate.usual), gate).outcome
+        assert said_word == right_word, f"the gate says {said_word} of an engine that it should call {right_word}"
     record_property("evidence", f"{found[said[0]]:.1f} {said[0]}, the limit is {gate.excess:.1f}")

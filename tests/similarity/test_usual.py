@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from gaugeblock.conformance.hybrid.instruments import seen
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.similarity.calibration import Calibration
 from gaugeblock.fixtures.similarity.gates import GATES, judge
-from gaugeblock.fixtures.similarity.measures import Positions
 from gaugeblock.fixtures.similarity.sequential import Limit
 from gaugeblock.fixtures.similarity.summary import summarise
 from gaugeblock.fixtures.similarity.usual import FLOOR, each_by_the_others, relative, spread, usual
@@ -18,15 +18,6 @@ NULL = {
     "int8-kv": [[1 - np.array([0.0, 0.0]), 1 - np.array([0.5])]],
 }
 MEANS = np.array([0.1, 0.0, 0.5])
-
-
-def seen(low, high=None):
-    low = np.asarray(low)
-    nothing = np.zeros(len(low), dtype=bool)
-    return Positions(
-        low, low if high is None else np.asarray(high), low * 0, low * 0, ~nothing, nothing,
-        np.zeros((len(low), 2), dtype=np.int64), nothing,
-    )  # fmt: skip
 
 
 def test_usual_is_the_coarsest_variants_mean_and_a_quarter_of_all():

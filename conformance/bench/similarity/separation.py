@@ -17,8 +17,9 @@ from torch import Tensor
 from gaugeblock.fixtures.similarity.calibration import Calibration
 from gaugeblock.fixtures.similarity.false_alarms import ROUNDS, Held, interval, missed, statistics, watched
 from gaugeblock.fixtures.similarity.gates import GATES, Judgement, judge
-from gaugeblock.fixtures.similarity.measure_null import ROUNDINGS, Bench
+from gaugeblock.fixtures.similarity.measure_null import Bench
 from gaugeblock.fixtures.similarity.measures import Positions
+from gaugeblock.fixtures.similarity.prediction import ROUNDINGS
 from gaugeblock.fixtures.similarity.sequential import positions_needed
 from gaugeblock.fixtures.similarity.summary import Similarity, summarise
 from gaugeblock.fixtures.similarity.usual import relative, spread
