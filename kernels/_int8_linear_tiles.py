@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gaugeblock.kernels._int8_linear_early import MOST_ROWS, EarlyConfig, fits, launch_early
 from gaugeblock.kernels._int8_linear_gemv import GemvConfig, launch_gemv, request
 from gaugeblock.kernels.rounding import rounded, widened
 from gaugeblock.kernels.runtime import INTERPRETED, jit, quiet, tl
@@ -44,7 +45,7 @@ class Config:
     group: int = 8
 
 
-AnyConfig = Config | GemvConfig
+AnyConfig = Config | GemvConfig | EarlyConfig
 
 
 @jit
@@ -155,6 +156,8 @@ _ONE = GemvConfig(1, 4, 4096, 8, ahead=0.25)
 _ONE_WAVES = GemvConfig(1, 4, 4096, 2)
 _FEW = GemvConfig(4, 4, 4096, 2, ahead=0.25)
 _STEPS = GemvConfig(4, 4, 512, 1, ahead=0.5)  # walks any depth in many steps
+_EARLY = EarlyConfig(64, 8)
+_EARLY_NARROW = EarlyConfig(32, 4)
 _INTERPRETER = Config(16, 64, 512, 4, 1)
 _INTERPRETER_ONE = GemvConfig(2, 64, 512, 4)
 
@@ -169,12 +172,19 @@ CONFIGS: tuple[AnyConfig, ...] = (
     _ONE_WAVES,
     _FEW,
     _STEPS,
-    *((_INTERPRETER, _INTERPRETER_ONE) if INTERPRETED else ()),
+    *((_INTERPRETER, _INTERPRETER_ONE) if INTERPRETED else (_EARLY, _EARLY_NARROW)),
 )
 """All that may be launched; ``_STEPS`` only when asked for."""
 
 
-def config_for(rows: int, columns: int, depth: int) -> AnyConfig:
+def early_for(rows: int, columns: int) -> EarlyConfig | None:
+    """Return how weights at rest are read early, or None where that gains nothing: many channels keep a card busy."""
+    if rows > MOST_ROWS or columns > 6144:
+        return None
+    return _EARLY if columns > 2048 else _EARLY_NARROW
+
+
+def config_for(rows: int, columns: int, depth: int) -> Config | GemvConfig:
     """Return the fastest way seen on an H100 or H200 for ``[rows, depth]`` and ``[columns, depth]``, depth 4096."""
     if INTERPRETED:
         return _INTERPRETER_ONE if rows == 1 else _INTERPRETER
@@ -199,12 +209,17 @@ def launch(
     bias: torch.Tensor,
     out: torch.Tensor,
     config: AnyConfig | None = None,
+    at_rest: bool = False,
 ) -> None:
     """Write ``out`` ``[rows, columns]``; operands with contiguous rows, ``x_scale`` ``[rows]`` of any stride."""
     (rows, depth), columns = x.shape, weight.shape[0]
     if rows == 0:
         return
-    chosen = config or config_for(rows, columns, depth)
+    early = early_for(rows, columns) if at_rest and config is None else config
+    if isinstance(early, EarlyConfig) and fits(x, weight):
+        launch_early(x, x_scale, weight, w_scale, bias, out, early, at_rest)
+        return
+    chosen = config_for(rows, columns, depth) if config is None or isinstance(config, EarlyConfig) else config
     if isinstance(chosen, GemvConfig):
         launch_gemv(x, x_scale, weight, w_scale, bias, out, chosen)
         return

@@ -87,7 +87,8 @@ class Op:
     ``nan_outputs``.
 
     ``paged``: the inputs ``k_cache`` and ``v_cache`` are paged and ``block_table`` says where. ``configs`` are all tile
-    configurations that the op may launch; ``kernel`` takes one as ``config``.
+    configurations that the op may launch; ``kernel`` takes one as ``config``. ``served``: what an engine adds to a call
+    of ``kernel``, and only an engine knows to be true.
 
     Cost. ``bytes_moved(case)`` counts each input read once and each output written once; ``flops(case)`` counts
     additions, products and special functions. ``eager`` is PyTorch's unfused composition; ``kernel`` the reference.
@@ -117,6 +118,7 @@ class Op:
     paged: bool = False
     integer: bool = False
     configs: tuple[Any, ...] = ()
+    served: Mapping[str, Any] = field(default_factory=dict)
     take: Callable[[Case, int, int], tuple[Case, slice]] | None = None
 
     @property

@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
+from gaugeblock.kernels._int8_linear_early import EarlyConfig
 from gaugeblock.kernels._int8_linear_gemv import GemvConfig
 from gaugeblock.kernels._int8_linear_tiles import CONFIGS, AnyConfig, Config, config_for, launch
 from gaugeblock.kernels.arguments import DTYPES, Refused, input_rows, output_rows, require_hidden, require_shape
@@ -29,7 +30,7 @@ from gaugeblock.kernels.cases import fill
 from gaugeblock.kernels.contract import Case, Op, Sizes, Tensors
 from gaugeblock.kernels.runtime import DEVICE
 
-__all__ = ["CONFIGS", "CONTRACT", "Config", "GemvConfig", "config_for", "int8_linear"]
+__all__ = ["CONFIGS", "CONTRACT", "Config", "EarlyConfig", "GemvConfig", "config_for", "int8_linear"]
 
 MAX_DEPTH = 2**17 - 1
 """The longest sum of products of two int8 numbers that int32 always holds: 2¹⁷ products of −128 by −128 are 2³¹."""
@@ -45,12 +46,15 @@ def int8_linear(
     *,
     out: torch.Tensor | None = None,
     config: AnyConfig | None = None,
+    weights_at_rest: bool = False,
 ) -> torch.Tensor:
     """Return ``(x · weightᵀ) · x_scale · w_scale + bias``, ``[…, columns]`` of ``out_dtype`` (fp32, fp16 or bf16).
 
     ``x``: ``[…, depth]`` int8; ``x_scale``: ``[…, 1]`` fp32, one a token; ``weight``: ``[columns, depth]`` int8;
     ``w_scale``: ``[columns]`` fp32, one a channel; ``bias``: ``[columns]`` of ``out_dtype``. ``out`` takes the result.
-    ``config`` overrides the tile, and the kernel, that :func:`config_for` chooses.
+    ``config`` overrides the tile, and the kernel, that :func:`config_for` chooses. ``weights_at_rest``: the caller's
+    promise that no kernel which may still be running writes ``weight``, ``w_scale`` or ``bias``, as of a model that has
+    been loaded; a few tokens are then multiplied sooner, with the same bits.
 
     Raises:
         Refused: shapes, dtypes, devices or strides that the op does not take.
@@ -70,14 +74,16 @@ def int8_linear(
     require_shape("w_scale", w_scale, (columns,))
     require_shape("bias", bias, (columns,))
     require_shape("out", out, shape)
+    weights = input_rows(weight), w_scale.contiguous(), bias.contiguous()
+    given = zip(weights, (weight, w_scale, bias), strict=True)
+    copied = any(ours.data_ptr() != theirs.data_ptr() for ours, theirs in given)
     launch(
         input_rows(x),
         x_scale.reshape(-1),
-        input_rows(weight),
-        w_scale.contiguous(),
-        bias.contiguous(),
+        *weights,
         output_rows("out", out),
         config,
+        weights_at_rest and not copied,  # a copy of ours has only just been written
     )
     return out
 
@@ -252,4 +258,5 @@ CONTRACT = Op(
     leading=True,
     invariance="rows",
     configs=CONFIGS,
+    served={"weights_at_rest": True},
 )

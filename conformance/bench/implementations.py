@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from types import ModuleType
@@ -88,12 +88,15 @@ def load_peers() -> Peers:
 
 
 def own(kernels: KernelTarget, op: Op) -> list[Implementation]:
-    """Return the target's implementation of an op, and PyTorch's eager composition."""
+    """Return the target's implementation of an op, the reference's also as a plain call, and PyTorch's composition."""
     function = kernels.functions[op.name]
-    return [
-        Implementation("ours" if kernels.name == REFERENCE else kernels.name, "ours", function),
-        Implementation("eager", "eager", op.eager),
-    ]
+    eager = Implementation("eager", "eager", op.eager)
+    if kernels.name != REFERENCE:
+        return [Implementation(kernels.name, "ours", function), eager]
+    plain = Implementation("ours", "ours", function)
+    if not op.served:
+        return [plain, eager]
+    return [replace(plain, call=partial(function, **op.served)), replace(plain, name="ours, plain call"), eager]
 
 
 def warm_up(peers: Peers, ops: Sequence[tuple[Op, Workload]], device: str, say: Callable[[str], None]) -> None:

@@ -24,7 +24,7 @@ import torch
 
 from gaugeblock.conformance.outcome import unsupported
 from gaugeblock.fixtures.faults.record import active, planted
-from gaugeblock.fixtures.targets.kernels import KernelTarget, load_kernels
+from gaugeblock.fixtures.targets.kernels import REFERENCE, KernelTarget, load_kernels
 from gaugeblock.kernels.contract import Case, Op, Tensors, load_contracts
 
 PAGE = mmap.PAGESIZE
@@ -150,12 +150,15 @@ def small_cases(op: Op) -> Iterator[Case]:
 
 
 def main(module: str, op_name: str, fault_ids: list[str]) -> None:
-    """Make an op's small calls on the GPU; this runs under compute-sanitizer."""
+    """Make an op's small calls on the GPU, and one as an engine makes it; this runs under compute-sanitizer."""
     op, kernels = load_contracts()[op_name], load_kernels(module)
     with planted(fault_ids[0] if fault_ids else None):
         for case in small_cases(op):
             if not kernels.unclaimed(op, case):
                 kernels.run(op, case)
+        if op.served and kernels.name == REFERENCE:
+            case = op.make(3, op.sizes.usual, op.dtypes[-1], 19)
+            kernels.call(op, kernels.place(case), {**case.params, **op.served})
     torch.cuda.synchronize()
 
 
