@@ -32,6 +32,7 @@ def test_ker_016(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     functions declare theirs by an attribute ``configs`` and take one as the keyword ``config``.
     """
     from gaugeblock.conformance.kernels.judging import claimed, judge, record
+    from gaugeblock.conformance.kernels.layouts import nan_for_uninitialised
     from gaugeblock.conformance.outcome import unsupported
 
     configs = kernels.configs(op)
@@ -41,6 +42,7 @@ def test_ker_016(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     cases = list(claimed(kernels, op, op.some_cases(5, op.sizes.usual, 17)))
     for number, config in enumerate(configs):
         for case in cases if EVERY_DTYPE[kernels.device] else [cases[number % len(cases)]]:
-            outputs = kernels.call(op, kernels.place(case), {**case.params, "config": config})
+            with nan_for_uninitialised():  # else what one leaves unwritten may hold what the last one wrote
+                outputs = kernels.call(op, kernels.place(case), {**case.params, "config": config})
             evidence.append(judge(op, case, outputs, f"with {config}"))
     record(record_property, op, kernels, evidence)

@@ -1,6 +1,7 @@
 """KER-016 runs every configuration in every dtype where they are compiled, in turn where they are interpreted."""
 
 import pytest
+import torch
 
 from gaugeblock.conformance.kernels import test_ker_016_configurations as check
 from gaugeblock.fixtures.targets.kernels import KernelTarget
@@ -27,3 +28,17 @@ def test_configurations_and_dtypes_that_are_run(every, monkeypatch):
     assert set(ran) <= pairs
     assert {config for config, _ in ran} == set(OP.configs)
     assert len(set(ran)) == (len(pairs) if every else len(OP.configs))
+
+
+def test_what_a_configuration_leaves_unwritten_is_not_taken_from_the_one_before():
+    """An allocator hands out the memory of the last result, in which the right values still lie."""
+
+    def unwritten(x, *, out=None, config=None):
+        right = OP.kernel(x)
+        left = torch.empty_like(right)
+        return left if left.isnan().all() else right
+
+    unwritten.configs = OP.configs
+    kernels = KernelTarget("unwritten", {OP.name: unwritten}, DEVICE)
+    with pytest.raises(AssertionError, match="with "):
+        check.test_ker_016(kernels=kernels, op=OP, record_property=lambda name, value: None)
