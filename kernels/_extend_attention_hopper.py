@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
 from gaugeblock.kernels._extend_attention_triton import heads_in_tile
-from gaugeblock.kernels.runtime import INTERPRETED
+from gaugeblock.kernels.runtime import runs_on_hopper
 
 COLUMNS = 64  # of a box: 128 bytes, the widest swizzle
 ROWS = 128  # query rows of a tile
@@ -35,18 +34,6 @@ class HopperConfig:
 
     keys: int
     stages: int
-
-
-@cache
-def _available(device: int) -> bool:
-    """Whether this card and this Triton have what the kernel is written for."""
-    if INTERPRETED or torch.cuda.get_device_capability(device)[0] != 9:
-        return False
-    try:
-        from gaugeblock.kernels import _extend_attention_gluon  # noqa: F401 # whether it imports is the question
-    except (ImportError, AttributeError):  # Gluon's names change with Triton
-        return False
-    return True
 
 
 def fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) -> bool:
@@ -61,7 +48,7 @@ def fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) -> bool:
         and page_size >= 8
         and page_size & (page_size - 1) == 0
         and all(_is_matrix(cache) for cache in (k_cache, v_cache))
-        and _available(q.device.index or 0)
+        and runs_on_hopper("gaugeblock.kernels._extend_attention_gluon", q.device.index or 0)
     )
 
 

@@ -19,12 +19,11 @@ It is written in Gluon, which Triton calls experimental; where Gluon, the card, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
 from gaugeblock.kernels._int8_linear_gemv import aligned
-from gaugeblock.kernels.runtime import INTERPRETED
+from gaugeblock.kernels.runtime import runs_on_hopper
 
 STEP = 512  # elements of the summed index that all warps do together
 MOST_ROWS = 16
@@ -40,22 +39,11 @@ class EarlyConfig:
     flying: int
 
 
-@cache
-def available() -> bool:
-    """Return whether this card and this Triton have what the kernel is written for."""
-    if INTERPRETED or torch.cuda.get_device_capability()[0] != 9:
-        return False
-    try:
-        from gaugeblock.kernels import _int8_linear_gluon  # noqa: F401 # whether it imports is the question
-    except (ImportError, AttributeError):  # Gluon's names change with Triton
-        return False
-    return True
-
-
 def fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Return whether the kernel takes ``x`` ``[rows, depth]`` and ``weight`` ``[columns, depth]``, any rows."""
     depth = x.shape[1]
-    return available() and depth % 16 == 0 and depth <= MOST_DEPTH and aligned(x) and aligned(weight)
+    fine = depth % 16 == 0 and depth <= MOST_DEPTH and aligned(x) and aligned(weight)
+    return fine and runs_on_hopper("gaugeblock.kernels._int8_linear_gluon", x.device.index or 0)
 
 
 def launch_early(

@@ -58,9 +58,17 @@ def _lines(warps, rows, piece):
 
 
 @jit
-def _index(warp, piece):
+def _index(layout: gl.constexpr):
     """Return where along the summed index the elements of a step lie, ``[WARPS, 1, PIECE]``."""
+    warp = gl.arange(0, WARPS, gl.SliceLayout(1, gl.SliceLayout(2, layout)))
+    piece = gl.arange(0, PIECE, gl.SliceLayout(0, gl.SliceLayout(1, layout)))
     return warp[:, None, None] * PIECE + piece[None, None, :]
+
+
+@jit
+def _numbers(first, COUNT: gl.constexpr, layout: gl.constexpr):
+    """Return ``COUNT`` rows or channels from ``first`` on, ``[1, COUNT, 1]``."""
+    return (first + gl.arange(0, COUNT, gl.SliceLayout(0, gl.SliceLayout(2, layout))))[None, :, None]
 
 
 @jit
@@ -111,11 +119,8 @@ def _int8_early_kernel(
     if not EARLY:
         gdc_wait()
 
-    k = _index(
-        gl.arange(0, WARPS, gl.SliceLayout(1, gl.SliceLayout(2, lines))),
-        gl.arange(0, PIECE, gl.SliceLayout(0, gl.SliceLayout(1, lines))),
-    )
-    col = (col_0 + gl.arange(0, CHANNELS, gl.SliceLayout(0, gl.SliceLayout(2, lines))))[None, :, None]
+    k = _index(lines)
+    col = _numbers(col_0, CHANNELS, lines)
     w_at = w + col.to(gl.int64) * w_stride + k
     held = gl.allocate_shared_memory(
         gl.int8, [HELD, WARPS, CHANNELS, PIECE], gl.SwizzledSharedLayout(1, 1, 1, [2, 1, 0])
@@ -124,11 +129,8 @@ def _int8_early_kernel(
         copy_line(held.index(step), w_at + step * STEP, (col < columns) & (k + step * STEP < depth))
     async_copy.commit_group()
 
-    k = _index(
-        gl.arange(0, WARPS, gl.SliceLayout(1, gl.SliceLayout(2, fragments_w))),
-        gl.arange(0, PIECE, gl.SliceLayout(0, gl.SliceLayout(1, fragments_w))),
-    )
-    col = (col_0 + gl.arange(0, CHANNELS, gl.SliceLayout(0, gl.SliceLayout(2, fragments_w))))[None, :, None]
+    k = _index(fragments_w)
+    col = _numbers(col_0, CHANNELS, fragments_w)
     w_at = w + col.to(gl.int64) * w_stride + k
     rest = ()
     for step in gl.static_range(HELD, STEPS):
@@ -142,11 +144,8 @@ def _int8_early_kernel(
     if EARLY:
         gdc_wait()
 
-    k = _index(
-        gl.arange(0, WARPS, gl.SliceLayout(1, gl.SliceLayout(2, fragments_x))),
-        gl.arange(0, PIECE, gl.SliceLayout(0, gl.SliceLayout(1, fragments_x))),
-    )
-    token = (row_0 + gl.arange(0, ROWS, gl.SliceLayout(0, gl.SliceLayout(2, fragments_x))))[None, :, None]
+    k = _index(fragments_x)
+    token = _numbers(row_0, ROWS, fragments_x)
     x_at = x + token.to(gl.int64) * x_stride + k
     flying = ()
     for step in gl.static_range(FLYING):

@@ -29,7 +29,19 @@ import triton.language as tl
 
 from gaugeblock.kernels._interpreter import lean
 
-__all__ = ["DEVICE", "INTERPRETED", "add", "inline", "jit", "maximum", "next_power_of_two", "overlaps", "quiet", "tl"]
+__all__ = [
+    "DEVICE",
+    "INTERPRETED",
+    "add",
+    "inline",
+    "jit",
+    "maximum",
+    "next_power_of_two",
+    "overlaps",
+    "quiet",
+    "runs_on_hopper",
+    "tl",
+]
 
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in the interpreter: slowly, one program after the other, on CPU tensors."""
@@ -71,6 +83,18 @@ def overlaps() -> bool:
 @cache
 def _hopper() -> bool:
     return not INTERPRETED and torch.cuda.get_device_capability() >= (9, 0)
+
+
+@cache
+def runs_on_hopper(module: str, device: int = 0) -> bool:
+    """Return whether this card is what a module of Gluon kernels is written for, and this Triton can import it."""
+    if INTERPRETED or torch.cuda.get_device_capability(device)[0] != 9:
+        return False
+    try:
+        importlib.import_module(module)
+    except (ImportError, AttributeError):  # Gluon's names change with Triton
+        return False
+    return True
 
 
 def quiet() -> AbstractContextManager[Any]:
