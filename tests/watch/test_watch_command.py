@@ -102,6 +102,11 @@ def test_few_candidates_leave_it_undecided(url, null):
     assert "depends on the mass outside the candidates" in done.output
 
 
+def test_more_candidates_than_the_engine_gives_are_a_matter_of_usage(url, null):
+    with pytest.raises(KitError, match=r"does not give 9000 candidates a position: .*\[0, 8192\].* fewer with --top"):
+        run(url, "--calibration", null, "--model", tiny_model(), "--rounds", 1, "--top", 9000)
+
+
 def test_an_engine_that_goes_away_for_good_is_unreachable(null, monkeypatch):
     server = start_embedded_engine()
     taken = rounds.Watcher.round
