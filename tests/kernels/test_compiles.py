@@ -10,12 +10,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from gaugeblock.kernels import add_rmsnorm, silu_and_mul
-for module, hidden in ((add_rmsnorm, 4096), (silu_and_mul, 14336)):
+ways = (add_rmsnorm, 4096, {"TOGETHER": False}), (add_rmsnorm, 8192, {"TOGETHER": True}), (silu_and_mul, 14336, {})
+for module, hidden, own in ways:
     kernel = getattr(module, f"_{module.CONTRACT.name}_kernel")
     first, warps = module.config_for(hidden)
     rows, cols = (1, first) if module is silu_and_mul else (first, hidden)
     names = kernel.arg_names
-    constants = {"ROWS": rows, "COLS": cols, "OVERLAP": True}
+    constants = {"ROWS": rows, "COLS": cols, "OVERLAP": True, **own}
     kinds = {**dict.fromkeys(constants, "constexpr"), "eps": "fp32"}
     signature = {name: "*bf16" if name.endswith("_ptr") else kinds.get(name, "i32") for name in names}
     aligned = [i for i, n in enumerate(names) if n.endswith(("_ptr", "_stride")) or n == "hidden"]
@@ -31,4 +32,4 @@ def test_loads_and_stores_are_sixteen_bytes_wide(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == ["['ld.global.v4.b32', 'st.global.v4.b32']"] * 2
+    assert run.stdout.splitlines() == ["['ld.global.v4.b32', 'st.global.v4.b32']"] * 3
