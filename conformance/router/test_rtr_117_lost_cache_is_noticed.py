@@ -44,7 +44,7 @@ def test_rtr_117(router_lab: LabFactory, note: Note) -> None:
     lab.together(BURST, unrelated(1, size=2000, seed=lab.mark())[0])
     for worker in lab.workers:
         worker.always(HEALTHY)
-    moved = [text[:16] for text, home in homes.items() if lab.send(text).worker != home]  # of both: either had the burst
+    moved = [text[:16] for text, home in homes.items() if lab.send(text).worker != home]  # either had the burst
     assert not moved, f"after a burst of one new prompt {len(moved)} of {PREFIXES} others were forgotten"
 
     loser.lose_cache()
