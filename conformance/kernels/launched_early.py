@@ -132,16 +132,22 @@ def late_inputs(case: Case) -> list[str]:
     return [n for n, t in case.inputs.items() if (t.is_floating_point() or t.dtype == torch.int8) and t.is_contiguous()]
 
 
+def stale(right: torch.Tensor) -> torch.Tensor:
+    """Return other numbers of the same size: each its neighbour's opposite, so that a single one is another, too."""
+    other = right.flatten().roll(1).view_as(right)
+    return -other if right.is_floating_point() else ~other
+
+
 def with_late_input(kernels: KernelTarget, op: Op, case: Case, name: str) -> Tensors:
     """Call an op right behind a kernel that starts it early and writes one of its inputs late; return its outputs.
 
-    Until then the input holds the same numbers, each in its neighbour's place.
+    Until then the input holds :func:`stale` numbers.
     """
     inputs = kernels.place(case)
     late = inputs[name]
     right = late.clone()
     for cycles in (0, LATE):  # the first time everything is compiled
-        late.copy_(right.flatten().roll(1).view_as(right))
+        late.copy_(stale(right))
         torch.cuda.synchronize()
         flat, new = late.view(torch.uint8).flatten(), right.view(torch.uint8).flatten()
         _late_copy_kernel[(PROGRAMS,)](new, flat, flat.numel(), cycles, SIZE=BLOCK, num_warps=4)

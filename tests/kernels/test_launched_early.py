@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from gaugeblock.conformance.kernels.launched_early import late_inputs, watched
+from gaugeblock.conformance.kernels.launched_early import late_inputs, stale, watched
 from gaugeblock.kernels import decode_attention, int8_linear, runtime
 from gaugeblock.kernels.runtime import INTERPRETED, jit, overlaps, tl
 
@@ -60,6 +60,12 @@ def test_page_tables_and_lengths_are_never_stale():
     case = decode_attention.CONTRACT.make(3, 24, torch.float16, 1)
     assert {"q", "k_cache", "v_cache"} == set(late_inputs(case))
     assert len(late_inputs(int8_linear.make(3, 32, torch.float16, 1))) == 5
+
+
+def test_a_single_scale_that_is_stale_is_another():
+    case = int8_linear.make(1, 32, torch.float16, 1)
+    for name in late_inputs(case):
+        assert (stale(case.inputs[name]) != case.inputs[name]).any(), name
 
 
 SCRIPT = """

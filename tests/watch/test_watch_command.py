@@ -107,6 +107,23 @@ def test_more_candidates_than_the_engine_gives_are_a_matter_of_usage(url, null):
         run(url, "--calibration", null, "--model", tiny_model(), "--rounds", 1, "--top", 9000)
 
 
+def test_an_engine_that_is_busy_at_first_is_asked_again_how_many_it_gives(url, null, monkeypatch):
+    post = EngineTarget.post
+    replies = []
+
+    def posted(self, path, body, headers=None, limits=None):
+        reply = post(self, path, body, headers, limits)
+        if path == "/generate":
+            replies.append(reply if replies else replace(reply, status=503))
+            return replies[-1]
+        return reply
+
+    monkeypatch.setattr(EngineTarget, "post", posted)
+    with pytest.raises(KitError, match="does not give 9000 candidates"):
+        run(url, "--calibration", null, "--model", tiny_model(), "--rounds", 2, "--interval", 0.1, "--top", 9000)
+    assert replies[0].status == 503
+
+
 def test_an_engine_that_goes_away_for_good_is_unreachable(null, monkeypatch):
     server = start_embedded_engine()
     taken = rounds.Watcher.round
