@@ -9,7 +9,7 @@ verify: $(STAMP)
 	$(PY) -m gaugeblock.conformance.cli.main verify --out gaugeblock-out
 
 test: $(STAMP)
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow and not gpu"
+	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m "not slow and not gpu"
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,11 +12,30 @@ from torch.nn.attention.bias import causal_lower_right
 
 from gaugeblock.conformance.bench.implementations import Implementation
 from gaugeblock.conformance.bench.timing import Call
-from gaugeblock.kernels.contract import Op
+from gaugeblock.kernels.contract import Case, Op
 
 CUBLAS = "bare cuBLAS"
 INT_MM = "_int_mm + epilogue"
 SDPA = "SDPA contiguous"
+COPY = "copy, same bytes"
+COPIED = ("add_rmsnorm", "silu_and_mul", "gelu_and_mul", "softmax", "rope")
+"""The ops that read about as much as they write, and do little else."""
+
+
+@dataclass(frozen=True)
+class SameBytes(Implementation):
+    """PyTorch's copy of half the bytes that an op moves, which reads and writes as much as the op does.
+
+    What it lacks to R = 1 is what the start and the end of one call cost at this size: R is held to a copy of 1 GiB.
+    """
+
+    op: Op = field(kw_only=True)
+
+    def timed(self, case: Case) -> Call:
+        """Return the copy between two buffers of its own."""
+        device = next(iter(case.inputs.values())).device
+        source, to = torch.zeros(2, self.op.bytes_moved(case) // 2, dtype=torch.uint8, device=device)
+        return lambda: to.copy_(source)
 
 
 def _cublas(x: torch.Tensor, ln_weight: Any, ln_bias: Any, weight: torch.Tensor, *rest: Any, **params: Any) -> Call:
@@ -87,6 +107,8 @@ _PREPARED: dict[str, tuple[str, Callable[..., Call]]] = {
 
 def baselines(op: Op) -> list[Implementation]:
     """Return the baselines of an op."""
+    if op.name in COPIED:
+        return [SameBytes(COPY, "baseline", op.eager, judged=False, op=op)]
     if op.name not in _PREPARED:
         return []
     name, prepare = _PREPARED[op.name]

@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from gaugeblock.kernels import add_rmsnorm, silu_and_mul
-ways = (add_rmsnorm, 4096, {"TOGETHER": False}), (add_rmsnorm, 8192, {"TOGETHER": True}), (silu_and_mul, 14336, {})
+ways = (add_rmsnorm, 4096, {"WHOLE": True}), (add_rmsnorm, 4096, {"WHOLE": False}), (silu_and_mul, 14336, {})
 for module, hidden, own in ways:
     kernel = getattr(module, f"_{module.CONTRACT.name}_kernel")
     first, warps = module.config_for(hidden)
