@@ -269,6 +269,8 @@ def one(task: Task, op_name: str) -> tuple[str, str]:
     except AssertionError as error:
         return "failed", str(error)
     except Exception as error:  # the kit's own trouble, told and not hidden
+        while isinstance(error, BaseExceptionGroup):  # of Hypothesis, which says only that there are several
+            error = error.exceptions[0]
         return "error", f"{type(error).__name__}: {error}"
     return "passed", ""
 

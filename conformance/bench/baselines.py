@@ -34,7 +34,8 @@ class SameBytes(Implementation):
     def timed(self, case: Case) -> Call:
         """Return the copy between two buffers of its own."""
         device = next(iter(case.inputs.values())).device
-        source, to = torch.zeros(2, self.op.bytes_moved(case) // 2, dtype=torch.uint8, device=device)
+        size = self.op.bytes_moved(case) // 2
+        source, to = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
         return lambda: to.copy_(source)
 
 

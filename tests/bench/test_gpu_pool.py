@@ -46,3 +46,26 @@ def test_a_check_a_fault_and_a_worker_that_does_not_answer(pool):
 def test_tasks_after_the_deadline_are_not_run(pool):
     found = run(pool, pool.Task("suite", None, "KER-001", ("silu_and_mul",), 60.0), seconds=-1.0)
     assert found["KER-001", None] == ("not run", "the step's time was up")
+
+
+def test_of_several_errors_the_first_is_told(pool, monkeypatch):
+    from gaugeblock.conformance.kernels import test_ker_001_smoke
+
+    def raises(**_):
+        raise ExceptionGroup("inconsistent results", [ExceptionGroup("a test", [RuntimeError("misaligned address")])])
+
+    raises.gaugeblock_check = test_ker_001_smoke.test_ker_001.gaugeblock_check
+    monkeypatch.setattr(test_ker_001_smoke, "test_ker_001", raises)
+    task = pool.Task("suite", None, "KER-001", ("silu_and_mul",), 60.0)
+    assert pool.one(task, "silu_and_mul") == ("error", "RuntimeError: misaligned address")
+
+
+def test_only_the_checks_that_are_asked_for_are_run(pool, monkeypatch, tmp_path):
+    import on_gpu
+
+    ran = []
+    monkeypatch.setattr(on_gpu, "run_all", lambda tasks, *_: ran.extend(tasks))
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "suite", "mutants", "--check", "KER-023", "--out", str(tmp_path)])
+    on_gpu.main()
+    assert {task.check for task in ran} == {"KER-023"}
+    assert {task.step for task in ran} == {"suite", "mutants"}
