@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaugeblock.conformance.kernels.judging import bits, judge
 from gaugeblock.fixtures.targets.kernels import KernelTarget
 from gaugeblock.kernels import runtime
 from gaugeblock.kernels.contract import Case, Op, Tensors
@@ -155,15 +154,3 @@ def with_late_input(kernels: KernelTarget, op: Op, case: Case, name: str) -> Ten
         outputs = kernels.call(op, inputs, case.params)
         torch.cuda.synchronize()
     return outputs
-
-
-def judge_late(op: Op, case: Case, late: Tensors, in_turn: Tensors, name: str) -> dict[str, Any]:
-    """Assert that a call whose input ``name`` came late gave what the same call gives in its turn; return the evidence.
-
-    Where its bits differ, a sum of atomics perhaps, the outputs must be within their bounds. An implementation that is
-    out of its bounds in turn too fails KER-002 for it, not this.
-    """
-    what = f"with {name} written late by the kernel before"
-    if all(torch.equal(bits(late[output].cpu()), bits(result.cpu())) for output, result in in_turn.items()):
-        return {"case": f"{case.label} {what}: as in turn", "budget_used": {}}
-    return judge(op, case, late, what)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @check(
     "KER-006",
     feature="kernels",
-    bound="4 × KER-002's; what lies around inputs and outputs is NaN and must neither enter a result nor be written",
+    bound="the bits of a call in clean memory, or 4 × KER-002's; what lies around inputs and outputs is NaN and must "
+    "neither enter a result nor be written",
     sources=(
         "https://github.com/Dao-AILab/flash-attention/issues/1745",
         "https://github.com/vllm-project/vllm/issues/53856",
@@ -29,7 +30,7 @@ def test_ker_006(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     Inputs and outputs are windows into buffers of NaN, and fresh memory is NaN too. A NaN at the end of a row is a
     store mask that is too short or a load mask that is too long; a NaN that disappears hides a fault further up.
     """
-    from gaugeblock.conformance.kernels.judging import STRUCTURE, claimed, judge, record
+    from gaugeblock.conformance.kernels.judging import STRUCTURE, claimed, judge_beside, record
     from gaugeblock.conformance.kernels.layouts import nan_for_uninitialised
 
     evidence = []
@@ -40,22 +41,23 @@ def test_ker_006(kernels: KernelTarget, op: Op, record_property: RecordProperty)
         clean = kernels.run(op, case)
         evidence.append(_inside_nan(kernels, op, case, clean))
         with nan_for_uninitialised():
-            evidence.append(judge(op, case, kernels.run(op, case), "in fresh memory", allowed=STRUCTURE))
+            fresh = kernels.run(op, case)
+        evidence.append(judge_beside(op, case, fresh, clean, "in fresh memory", STRUCTURE))
         _nan_row(kernels, op, case, clean)
     record(record_property, op, kernels, evidence)
 
 
 def _inside_nan(kernels: KernelTarget, op: Op, case: Case, clean: Tensors) -> dict[str, object]:
     """Run with all tensors in the middle of NaN; return the evidence."""
-    from gaugeblock.conformance.kernels.judging import STRUCTURE, judge
+    from gaugeblock.conformance.kernels.judging import STRUCTURE, judge_beside
     from gaugeblock.conformance.kernels.layouts import Guarded
 
     inputs = {name: Guarded(tensor).window for name, tensor in kernels.place(case).items()}
     if not kernels.takes_outs(op):
-        return judge(op, case, kernels.call(op, inputs, case.params), "inside NaN", allowed=STRUCTURE)
+        return judge_beside(op, case, kernels.call(op, inputs, case.params), clean, "inside NaN", STRUCTURE)
     outs = {op.outs[name]: Guarded(tensor, empty=True) for name, tensor in clean.items()}
     outputs = kernels.call(op, inputs, case.params, **{name: out.window for name, out in outs.items()})
-    evidence = judge(op, case, outputs, "inside NaN", allowed=STRUCTURE)
+    evidence = judge_beside(op, case, outputs, clean, "inside NaN", STRUCTURE)
     for name, out in outs.items():
         overwritten = out.overwritten()
         assert overwritten == 0, f"{case.label}: {overwritten} elements around {name} were overwritten"

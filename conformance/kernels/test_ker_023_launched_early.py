@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @check(
     "KER-023",
     feature="kernels",
-    bound="in the interpreter exact: nothing is touched before the wait; on a GPU the bits of the same call in its "
-    "turn, or as KER-002: each input is written by the kernel before, milliseconds after it gave the sign to launch",
+    bound="in the interpreter exact: nothing is touched before the wait; on a GPU the bits of a plain call, or as "
+    "KER-002, each input in turn written by the kernel before, milliseconds after it gave the sign to launch",
     sources=(
         "https://github.com/flashinfer-ai/flashinfer/pull/5081",
         "https://github.com/NVIDIA/cutlass/issues/2760",
@@ -30,8 +30,8 @@ def test_ker_023(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     With programmatic dependent launch the order of a stream no longer protects an input: a load in front of
     ``griddepcontrol.wait`` reads what lay there before, when the card is busy, once a day. The message names the input.
     """
-    from gaugeblock.conformance.kernels.judging import claimed, judge, record
-    from gaugeblock.conformance.kernels.launched_early import judge_late, late_inputs, watched, with_late_input
+    from gaugeblock.conformance.kernels.judging import claimed, judge, judge_beside, record
+    from gaugeblock.conformance.kernels.launched_early import late_inputs, watched, with_late_input
 
     evidence = []
     cases = [case for rows in (5, 1) for case in op.some_cases(rows, op.sizes.usual, 23)]
@@ -43,7 +43,8 @@ def test_ker_023(kernels: KernelTarget, op: Op, record_property: RecordProperty)
             assert not seen.early, f"{case.label}: {'; '.join(seen.early)}"
             evidence.append(judge(op, case, outputs, "launched early"))
         elif not kernels.own_randomness(op):
-            in_turn = kernels.run(op, case)
+            plain = kernels.run(op, case)
             for name in late_inputs(case):
-                evidence.append(judge_late(op, case, with_late_input(kernels, op, case, name), in_turn, name))
+                late = with_late_input(kernels, op, case, name)
+                evidence.append(judge_beside(op, case, late, plain, f"with {name} written late by the kernel before"))
     record(record_property, op, kernels, evidence)

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from gaugeblock.conformance.kernels.launched_early import judge_late, late_inputs, stale, watched
-from gaugeblock.kernels import decode_attention, int8_linear, runtime, silu_and_mul
+from gaugeblock.conformance.kernels.launched_early import late_inputs, stale, watched
+from gaugeblock.kernels import decode_attention, int8_linear, runtime
 from gaugeblock.kernels.runtime import INTERPRETED, jit, overlaps, tl
 
 interpreted_only = pytest.mark.skipif(not INTERPRETED, reason="the order of accesses is watched in the interpreter")
@@ -66,18 +66,6 @@ def test_a_single_scale_that_is_stale_is_another():
     case = int8_linear.make(1, 32, torch.float16, 1)
     for name in late_inputs(case):
         assert (stale(case.inputs[name]) != case.inputs[name]).any(), name
-
-
-def test_only_what_comes_of_the_late_input_is_blamed():
-    case = silu_and_mul.CONTRACT.make(3, 32, torch.float16, 1)
-    right = {"out": silu_and_mul.CONTRACT.oracle(case)["out"].to(case.dtype)}
-    coarse = {"out": right["out"] * 1.01}  # out of bound, and no later than in turn
-    of_stale = {"out": silu_and_mul.eager(stale(case.inputs["x"]))}
-    op = silu_and_mul.CONTRACT
-    assert judge_late(op, case, coarse, coarse, "x")["budget_used"] == {}
-    assert judge_late(op, case, right, coarse, "x")["budget_used"]["out"] <= 1
-    with pytest.raises(AssertionError, match="with x written late by the kernel before"):
-        judge_late(op, case, of_stale, coarse, "x")
 
 
 SCRIPT = """
