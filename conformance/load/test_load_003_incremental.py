@@ -9,6 +9,7 @@ from gaugeblock.conformance.outcome import inconclusive
 from gaugeblock.fixtures.targets.engine import EngineTarget
 
 TOKENS = 24
+CROWDS = 3  # a burst counts that comes again each time: a machine that is busy with something else makes one, too
 ALONE = 2  # runs alone: the quicker one counts, for a hiccup only makes a stream longer
 RESOLUTION = 0.02  # seconds: answers shorter than this cannot be told from a burst by a client in Python
 
@@ -17,9 +18,10 @@ RESOLUTION = 0.02  # seconds: answers shorter than this cannot be told from a bu
     "LOAD-003",
     feature="endpoint",
     bound=(
-        "under load no stream's tokens arrive within half the time they take alone: a decode step of a batch takes no "
-        "less than one of a single request, and half leaves room for the client's own delay; alone, the first token of "
-        "24 comes before three quarters of the answer's time, where prefill of 15 tokens takes about one step of 24"
+        "in one of three crowds no stream's tokens arrive within half the time they take alone: a decode step of a "
+        "batch takes no less than one of a single request, half leaves room for the client's own delay, and a busy "
+        "machine holds one crowd back, not three in a row; alone, the first token of 24 comes before three quarters "
+        "of the answer's time, where prefill of 15 tokens takes about one step of 24"
     ),
     sources=(
         "https://github.com/vllm-project/production-stack/issues/749",
@@ -43,11 +45,15 @@ def test_load_003(engine: EngineTarget, note: Note) -> None:
         f"a single stream of {TOKENS} tokens arrived within the last {shortest.spread * 1e3:.0f} of "
         f"{total * 1e3:.0f} ms: it is not streamed"
     )
-    streams = stream_many(engine, STREAMS, TOKENS)
-    burst = {number: s.spread for number, s in enumerate(streams) if s.tokens == TOKENS and s.spread < alone / 2}
+    for _ in range(CROWDS):
+        streams = stream_many(engine, STREAMS, TOKENS)
+        burst = {number: s.spread for number, s in enumerate(streams) if s.tokens == TOKENS and s.spread < alone / 2}
+        if not burst:
+            break
     assert not burst, (
-        f"{len(burst)} of {STREAMS} streams at once arrived in a burst: stream {min(burst)} within "
-        f"{burst[min(burst)] * 1e3:.0f} ms, alone its {TOKENS} tokens take {alone * 1e3:.0f} ms"
+        f"{len(burst)} of {STREAMS} streams at once arrived in a burst, in the last of {CROWDS} crowds that all did: "
+        f"stream {min(burst)} within {burst[min(burst)] * 1e3:.0f} ms, alone its {TOKENS} tokens take "
+        f"{alone * 1e3:.0f} ms"
     )
     least = min(stream.spread for stream in streams)
     note(f"{TOKENS} tokens spread over {alone * 1e3:.0f} ms alone, over at least {least * 1e3:.0f} ms in a crowd")
