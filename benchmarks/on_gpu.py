@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 4)
     parser.add_argument("--model", type=Path, help="a Hugging Face folder; the kit's tiny model by default")
     parser.add_argument("--peer", action="append", help=f"of {', '.join(PEERS)}; all by default")
-    parser.add_argument("--check", action="append", help="only these checks, of suite, mutants and peers")
+    parser.add_argument("--check", action="append", help="only these checks, of the steps that share workers")
     options = parser.parse_args()
     make_importable()
     if options.site:

@@ -27,3 +27,10 @@ def test_other_bits_must_be_within_the_bounds():
     spoilt[1, 7] = math.nan
     with pytest.raises(AssertionError, match="inside NaN"):
         judged(spoilt, COARSE)
+
+
+def test_nan_in_the_plain_call_too_is_no_excuse():
+    unwritten = COARSE.clone()
+    unwritten[1, 7] = math.nan  # old memory, which by chance held NaN then too
+    with pytest.raises(AssertionError, match="inside NaN"):
+        judged(unwritten, unwritten)
