@@ -184,6 +184,7 @@ def test_an_abort_may_come_too_late(loop: WorkerLoop, worker: ScriptedWorker, wi
         wire.call("POST", "/abort_request", b'{"rid": "r7"}')
         gate.open()
         assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+    loop.wait_for(lambda: worker.requests[0].ended, 3.0, "the end of the request is recorded")
     assert (worker.aborts, worker.requests[0].ended) == (["r7"], "answered")
     worker.reset()
     assert worker.heeds_aborts
