@@ -72,7 +72,9 @@ def _update_file(path: Path, family: Family, made: list[Case]) -> Iterator[str]:
         if case["id"] not in before:
             yield f"{where}: {case['id']}: new"
         elif case != before[case["id"]]:
-            yield f"{where}: {case['id']}: " + "; ".join(differences(before[case["id"]], case, {}))
+            old = before[case["id"]]
+            news = differences(old, case, tolerance) or differences(old, case, {})  # noise alone is told, too
+            yield f"{where}: {case['id']}: " + "; ".join(news)
     for case_id in before:
         if case_id not in {case["id"] for case in cases}:
             yield f"{where}: {case_id}: gone"

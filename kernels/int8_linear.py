@@ -115,14 +115,18 @@ def _require_dtypes(
 
 
 def integer_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the exact int32 ``x · weightᵀ`` of int8 ``[rows, depth]`` and ``[columns, depth]`` by ``torch._int_mm``.
+    """Return the exact int32 ``x · weightᵀ`` of int8 ``[rows, depth]`` and ``[columns, depth]``.
 
-    It takes more than 16 rows and multiples of 8 on a GPU, and leaves its result unwritten for a depth of 1 on a CPU
-    (torch 2.13; pytorch/pytorch#195066 is of that kind): other sizes are padded with zeros.
+    On a GPU by ``torch._int_mm``, which takes more than 16 rows and multiples of 8: other sizes are padded with zeros.
+    On a CPU in float64, whose sums of integers are exact up to 2⁵³: ``torch._int_mm`` adds pairs of products in 16 bits
+    on processors without VNNI, where they saturate (pytorch/pytorch#103646), and leaves its result unwritten for a
+    depth of 1 (torch 2.13; pytorch/pytorch#195066 is of that kind).
     """
+    if not x.is_cuda:
+        return F.linear(x.double(), weight.double()).int()
     rows, columns, deeper = x.shape[0], weight.shape[0], -x.shape[1] % 8
-    x = F.pad(x, (0, deeper, 0, max(17 - rows, 0) if x.is_cuda else 0))
-    weight = F.pad(weight, (0, deeper, 0, -columns % 8 if x.is_cuda else 0))
+    x = F.pad(x, (0, deeper, 0, max(17 - rows, 0)))
+    weight = F.pad(weight, (0, deeper, 0, -columns % 8))
     product: torch.Tensor = torch._int_mm(x, weight.t())
     return product[:rows, :columns]
 

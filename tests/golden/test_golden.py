@@ -200,6 +200,21 @@ def test_an_update_restores_what_was_edited_and_a_second_changes_nothing(folder:
     assert {file: file.read_bytes() for file in (folder / name).iterdir()} == before
 
 
+def test_an_update_of_an_edited_file_tells_no_noise_beside_the_news(folder: Path, monkeypatch: Any) -> None:
+    """Another machine's sums differ in the last digits: they are remade with the rest, and aren't what changed."""
+    cases = load_family("prefill", folder)["chunks"].cases
+    made = [case | {"k": [[number + 1e-5 for number in row] for row in case["k"]]} for case in cases]
+    monkeypatch.setattr(import_module("gaugeblock.fixtures.goldens.prefill"), "make", lambda: {"chunks": made})
+    rewrite(folder / "prefill/chunks.jsonl", lambda lines: lines[1].update(page_size=99))
+    told = list(update_goldens(("prefill",), folder))
+    where = "golden/prefill/chunks.jsonl"
+    assert told[0] == f"{where}: {cases[0]['id']}: page_size 99 → 16"
+    assert all(
+        line.startswith(f"{where}: {case['id']}: k[0][0] ") for line, case in zip(told[1:], cases[1:], strict=False)
+    )
+    assert len(told) == len(cases) + 1
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [

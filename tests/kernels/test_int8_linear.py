@@ -53,6 +53,18 @@ def test_eager_is_within_the_bound(kind, dtype):
         assert used.max() <= 1, (case.label, used.max())
 
 
+def test_eager_is_exact_on_a_processor_without_vnni():
+    """oneDNN can be told to use no newer instructions than such a processor has: it adds pairs in 16 bits."""
+    code = (
+        "import torch; from gaugeblock.kernels.int8_linear import integer_product\n"
+        "x = torch.full((4, 576), 127, dtype=torch.int8)\n"
+        "print(integer_product(x, x).unique().tolist(), 576 * 127**2)"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["[9290304]", "9290304"], done.stderr
+
+
 def test_the_longest_sum_is_exact_and_a_longer_one_refused():
     x = torch.full((2, op.MAX_DEPTH), -128, dtype=torch.int8, device=DEVICE)
     x[1] = 127
