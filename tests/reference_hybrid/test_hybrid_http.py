@@ -2,6 +2,7 @@
 
 import json
 import queue
+import threading
 import time
 
 import pytest
@@ -37,18 +38,33 @@ def ask(client, status=200, headers=None, **body):
     return reply
 
 
-def fail_at(model, count, monkeypatch):
-    """Let a model's forward pass fail once, the ``count``-th time; returns the calls."""
+def fail_at(model, count, monkeypatch, after=None):
+    """Let a model's forward pass fail once, the ``count``-th time and ``after`` an event; returns the calls."""
     forward, calls = model.forward, []
 
     def fails(*args):
         calls.append(1)
         if len(calls) == count:
+            assert after is None or after.wait(20)
             raise RuntimeError("a matrix was lost")
         return forward(*args)
 
     monkeypatch.setattr(model, "forward", fails)
     return calls
+
+
+def telling(app, sent):
+    """An app that sets an event once a piece of an answer is sent."""
+
+    async def told(scope, receive, send):
+        async def tell(message):
+            await send(message)
+            if message.get("body"):
+                sent.set()
+
+        await app(scope, receive, tell)
+
+    return told
 
 
 def answer(engine, request):
@@ -159,11 +175,11 @@ def lanes_of(client, status=200):
 
 
 def test_a_stream_that_nobody_may_go_on_with_says_so(monkeypatch):
-    hybrid = HybridEngine(CONFIG, front=FrontConfig(restarts=0))
+    hybrid, sent = HybridEngine(CONFIG, front=FrontConfig(restarts=0)), threading.Event()
     hybrid.start()
     try:
-        with TestClient(hybrid_app(hybrid)) as client:
-            fail_at(hybrid.engines[0].scheduler.model, 3, monkeypatch)
+        with TestClient(telling(hybrid_app(hybrid), sent)) as client:
+            fail_at(hybrid.engines[0].scheduler.model, 3, monkeypatch, after=sent)  # before it, the answer is a 503
             reply = ask(client, headers={"x-quality-floor": "bf16"}, stream=True)
             frames = [part.removeprefix("data: ") for part in reply.text.split("\n\n")[:-1]]
             assert frames[-1] == "[DONE]"
