@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/flashinfer_ahead.py --out DIR
     python3 benchmarks/on_gpu.py peers --peer flashinfer --site DIR --out RESULTS      # on the GPU machine
 
-flashinfer compiles its CUDA sources where they are first called: 130 files, each for the better part of a minute, while
-the GPU waits. Where it finds a library in its folder ``data/aot``, it loads that. This script fetches flashinfer and
+flashinfer compiles its CUDA sources where they are first called: some 130 files of up to a minute each, while the GPU
+waits. Where it finds a library in its folder ``data/aot``, it loads that. This script fetches flashinfer and
 CUDA's compiler from the package registry, builds those libraries, and leaves them in ``DIR/site`` with flashinfer's
 wheels in ``DIR``, as ``on_gpu.py --site`` takes them. Libraries that are there already are not built again.
 
@@ -31,6 +31,7 @@ TOOLS = ("ninja", "requests", "certifi", "idna", "urllib3", "charset-normalizer"
 CUDA = tuple(f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "nvvm", "cuda-crt", "cuda-runtime", "cuda-cccl"))
 HEADERS = ("nvidia-cublas==13.0.*", "nvidia-curand==10.4.*")
 HEAD_DIMS = (128, 64, 256)
+PIP_SECONDS = 1800.0
 
 
 def main() -> int:
@@ -52,14 +53,16 @@ def main() -> int:
         if not library.exists():
             spec.build(verbose=False)
             library.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(spec.jit_library_path, library)
+            part = library.with_suffix(".part")
+            shutil.copy(spec.jit_library_path, part)
+            part.replace(library)  # cut short, half a library would pass for one
         print(f"{library.stat().st_size / 2**20:5.1f} MiB {time.monotonic() - begin:4.0f} s {spec.name}", flush=True)
     return 0
 
 
 def pip(*words: str) -> None:
     """Run pip, or end with what it says."""
-    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, timeout=PIP_SECONDS)
     if done.returncode:
         raise SystemExit(f"pip {' '.join(words)}\n{done.stderr.strip()}")
 
