@@ -41,7 +41,8 @@ class Kill:
 
     ``outcome``: ``named`` killed by the check that names it, with its message; ``other`` by other checks only;
     ``survived``; or ``error``, the run gave no verdict. ``killed_by``: the failing checks of the fault's layer and of
-    those that stand on it. ``collateral``: the failing checks of all other layers.
+    those that stand on it. ``collateral``: the failing checks of all other layers. ``message``: of the check that named
+    it, else what the failing checks said, or what the named check said when none failed.
     """
 
     fault: Fault
@@ -80,15 +81,19 @@ def kill_one(fault: Fault, scope: str, nursery: Nursery) -> Kill:
     """Run the checks against one planted fault in a process of its own."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gaugeblock-teeth-") as folder:
-        checks, trouble = _failing(fault, folder, scope, nursery)
+        checks, trouble = _checks(fault, folder, scope, nursery)
     seconds = time.monotonic() - started
+    failing = [c for c in checks if c["outcome"] == "failed"]
+    if not failing:
+        trouble = trouble or next((_said(c) for c in checks if c["outcome"] == "error"), "")
     if trouble:
         return Kill(fault, "error", [], [], trouble, seconds)
     related = {fault.layer, *(layer for layer, below in DEPENDS.items() if fault.layer in below)}
-    own = [c for c in checks if c["layer"] in related]
-    collateral = [c["id"] for c in checks if c["layer"] not in related]
+    own = [c for c in failing if c["layer"] in related]
+    collateral = [c["id"] for c in failing if c["layer"] not in related]
     named = [c for c in own if c["id"] == fault.check and fault.message in c["message"]]
-    message = named[0]["message"] if named else "; ".join(c["message"] for c in own)[:500]
+    heard = own or [c for c in checks if c["id"] == fault.check]
+    message = named[0]["message"] if named else "; ".join(_said(c) for c in heard)[:500]
     outcome = "named" if named else "other" if own else "survived"
     return Kill(fault, outcome, [c["id"] for c in own], collateral, message, seconds)
 
@@ -117,8 +122,12 @@ class _Nurseries:
             nursery.stop()
 
 
-def _failing(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[list[dict[str, Any]], str]:
-    """Return the failing checks of a faulty run, or what kept it from a verdict."""
+def _said(check: dict[str, Any]) -> str:
+    return f"{check['id']} {check['outcome']}: {check['message']}".removesuffix(": ")
+
+
+def _checks(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[list[dict[str, Any]], str]:
+    """Return the checks of a faulty run, or what kept it from a verdict."""
     command = ["verify", "--fault", fault.id, "--out", folder]
     if scope != "full":
         command += ["--gates-except", fault.layer]
@@ -138,9 +147,7 @@ def _failing(fault: Fault, folder: str, scope: str, nursery: Nursery) -> tuple[l
     verdict = json.loads(path.read_text(encoding="utf-8"))
     if not verdict["footer"]["complete"]:
         return [], verdict["message"]
-    errors = [f"{c['id']}: {c['message']}" for c in verdict["checks"] if c["outcome"] == "error"]
-    failing = [c for c in verdict["checks"] if c["outcome"] == "failed"]
-    return failing, "" if failing or not errors else errors[0]
+    return verdict["checks"], ""
 
 
 def _op(fault: Fault) -> str | None:

@@ -38,7 +38,14 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
     if not faults:
         raise KitError("no fault is left by --layer and --fault; see `gaugeblock faults`")
     console = Console(highlight=False)
-    matrix = run_matrix(faults, scope=scope, jobs=jobs, done=lambda kill: _line(console, kill))
+    unclean: list[Kill] = []
+
+    def done(kill: Kill) -> None:
+        _line(console, kill)
+        if not _clean(kill):
+            unclean.append(kill)
+
+    matrix = run_matrix(faults, scope=scope, jobs=jobs, done=done)
     summary = matrix["summary"]
     if out is not None:
         write_json(matrix, "kills", Path(out))
@@ -50,12 +57,17 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
     if summary["by_op"]:
         scores = ", ".join(f"{op} {score['named']}/{score['faults']}" for op, score in summary["by_op"].items())
         console.print(f"mutation score by op: {scores}")
-    clean = summary["named"] == summary["faults"] and not summary["collateral"]
-    return EXIT_CODES["error"] if summary["error"] else EXIT_CODES["conformant" if clean else "nonconformant"]
+    for kill in unclean:  # once more: the end of a long log must say what to look at
+        _line(console, kill)
+    return EXIT_CODES["error"] if summary["error"] else EXIT_CODES["nonconformant" if unclean else "conformant"]
+
+
+def _clean(kill: Kill) -> bool:
+    return kill.outcome == "named" and not kill.collateral
 
 
 def _line(console: Console, kill: Kill) -> None:
-    colour = "green" if kill.outcome == "named" and not kill.collateral else "bold red"
+    colour = "green" if _clean(kill) else "bold red"
     others = f" also {', '.join(k for k in kill.killed_by if k != kill.fault.check)}" if len(kill.killed_by) > 1 else ""
     extra = f" collateral {', '.join(kill.collateral)}" if kill.collateral else ""
     console.print(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.int8_target import Int8Target
 
 COLUMNS, CHANNELS, ROUNDS = 48, 24, 12
+RETURNS, MOST = 3, 600  # matrices that must have another one's id, and how many are made at most until they have
 
 
 @check(
@@ -39,8 +40,11 @@ def test_hyb_027(int8_linear: Int8Target, record_property: Callable[[str, object
         kept = [int8_linear.quantize(weight) for weight in weights]  # all alive: no address is used twice
         wanted = [int8_linear.linear(x, matrix).clone() for matrix in kept]
     place = torch.empty(CHANNELS, COLUMNS)  # where one model's weights come after another's
-    for number, weight in enumerate(weights):
-        place.copy_(weight)
+    owners: dict[int, int] = {}  # which matrix had an id last
+    made = returns = 0
+    while made < ROUNDS or (returns < RETURNS and made < MOST):  # which memory is given again is chance
+        number = made % ROUNDS
+        place.copy_(weights[number])
         with target_call("the INT8 product of a matrix in another one's place"):
             matrix = int8_linear.quantize(place)
             first = int8_linear.linear(x, matrix).clone()
@@ -50,10 +54,17 @@ def test_hyb_027(int8_linear: Int8Target, record_property: Callable[[str, object
             f"matrix {number} gives another one's product: off by {(first - wanted[number]).abs().max():.3g}"
         )
         assert torch.equal(later, wanted[number]), f"matrix {number} changes with the tensor that it came from"
+        returns += owners.get(id(matrix), number) != number
+        owners[id(matrix)] = number
+        made += 1
         del matrix  # its id and its memory are free for the next
     with target_call("INT8 products in another order"):
         again = [int8_linear.linear(x, matrix) for matrix in reversed(kept)]
     mixed = [n for n, product in enumerate(reversed(again)) if not torch.equal(product, wanted[n])]
     assert not mixed, f"matrices {mixed} give other products when they are used in another order"
     assert not torch.equal(wanted[0], wanted[1]), "two matrices give one product: nothing was checked"
-    record_property("evidence", f"{ROUNDS} matrices in one place, and side by side, equal in every bit")
+    record_property(
+        "evidence",
+        f"{made} matrices in one place, {returns} of them with another one's id, and {ROUNDS} side by side: equal in "
+        "every bit",
+    )

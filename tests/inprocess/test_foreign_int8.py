@@ -1,11 +1,13 @@
 """``--gb-int8``: another module's INT8 linear under the same checks."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
 
+from gaugeblock.conformance.hybrid.test_hyb_027_matrices_are_kept_apart import test_hyb_027 as kept_apart
 from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.peers import torch_dynamic
@@ -71,6 +73,31 @@ def test_one_scale_for_a_batch_makes_a_row_depend_on_the_others():
     assert (together - x[0]).abs().max() > 0.3
     ours = int8.quantize(torch.eye(64))
     assert torch.equal(int8.linear(x, ours)[0], int8.linear(x[:1], ours)[0])
+
+
+class PackedById:
+    """A cache by id, whose first matrices live on for a while: ids come back late, as they do by chance."""
+
+    def __init__(self):
+        self.alive, self.packed = [], {}
+
+    def quantize(self, weight):
+        matrix = int8.quantize(weight)
+        if len(self.alive) < 50:
+            self.alive.append(matrix)
+        return matrix
+
+    def linear(self, x, matrix):
+        return int8.linear(x, self.packed.setdefault(id(matrix), replace(matrix)))
+
+
+def test_matrices_are_made_until_ids_come_back():
+    """HYB-027 made twelve, of which one or two had another one's id: a cache by id was seen by luck."""
+    with pytest.raises(AssertionError, match="another one's product"):
+        kept_apart(PackedById(), lambda name, value: None)
+    said = {}
+    kept_apart(int8, said.__setitem__)
+    assert "of them with another one's id" in said["evidence"]
 
 
 def test_the_bytes_of_a_model_count_shared_memory_once():
