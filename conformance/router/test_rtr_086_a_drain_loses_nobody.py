@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.router.draining import tell_to_stop
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.conformance.router.queues import Crowd, Turnstile
 from gaugeblock.fixtures.errors import TargetFault
@@ -33,7 +31,7 @@ def test_rtr_086(router_lab: LabFactory) -> None:
         gates.await_arrivals(1)
         for number in range(WAITING):
             crowd.enqueue(f"waits {number}")
-        os.kill(lab.server.process.pid, signal.SIGTERM)
+        tell_to_stop(lab)
         gates.open()
         ends = {name: _end(crowd, name) for name in crowd.sent}
     assert ends["first"] == "200", f"the request in flight at SIGTERM ended with {ends['first']}"

@@ -34,7 +34,7 @@ def test_rtr_100(router_lab: LabFactory, side: str) -> None:
     (lab.prefills if side == "prefill" else lab.decodes)[0].kill()
     for worker in lab.prefills:
         worker.always(Answer(delay=WORK))
-    sent = [lab.send(f"request {number}") for number in range(REQUESTS)]
+    sent = lab.together(REQUESTS, "request")  # before a health check can say what has happened
     failed = [one.reply.shown for one in sent if one.reply.status != 200]
     assert not failed, f"{len(failed)} of {REQUESTS} requests failed beside a healthy {side} worker: {failed[0]}"
     ended = [arrival for one in sent for arrival in one.arrivals]

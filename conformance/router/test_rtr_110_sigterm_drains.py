@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import time
 
 from gaugeblock.conformance.check import check
+from gaugeblock.conformance.router.draining import tell_to_stop
 from gaugeblock.conformance.router.endings import read_to_end
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.errors import TargetFault
-from gaugeblock.fixtures.targets.router import RouterLab
 from gaugeblock.fixtures.targets.wire import Limits
 from gaugeblock.fixtures.workers.script import Answer
 
-PATIENCE, END = 3.0, 15.0
+END = 15.0  # seconds
 
 
 @check(
@@ -37,7 +35,7 @@ def test_rtr_110(router_lab: LabFactory) -> None:
 
     def seen(count: int) -> None:
         if count == 1:
-            _stop(lab)
+            tell_to_stop(lab)
             gate.open()
 
     with lab.open_stream("a long story", limits=Limits(2.0, END, END)) as (exchange, _):
@@ -48,19 +46,3 @@ def test_rtr_110(router_lab: LabFactory) -> None:
         lab.server.process.wait(END)
     except subprocess.TimeoutExpired:
         raise TargetFault(f"the router has not ended {END:g} s after SIGTERM, with nothing under way") from None
-
-
-def _stop(lab: RouterLab) -> None:
-    """Send SIGTERM and wait until a new request is not served any more."""
-    lab.server.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
-    while _serves(lab):
-        assert time.monotonic() < deadline, f"{PATIENCE:g} s after SIGTERM the router still serves new requests"
-        time.sleep(0.02)  # a router that stops tells nobody
-
-
-def _serves(lab: RouterLab) -> bool:
-    try:
-        return lab.wire.call("GET", "/v1/models", limits=Limits(1.0, 1.0, 1.0)).ok
-    except TargetFault:
-        return False
