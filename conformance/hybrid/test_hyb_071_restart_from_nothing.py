@@ -58,9 +58,10 @@ def test_hyb_071(record_property: Callable[[str, object], None]) -> None:
 def _crash(engine: Engine, number: int) -> None:
     """Let the scheduler die with two requests that run and one that waits; count what is left."""
     model, thread = engine.scheduler.model, engine._thread
-    forward, left = model.forward, [STEPS]
+    forward, left, all_there = model.forward, [STEPS], threading.Event()
 
     def dies(batch: Any, storage: Any) -> Any:
+        assert all_there.wait(SECONDS), "the requests were not submitted"
         left[0] -= 1
         if left[0]:
             return forward(batch, storage)
@@ -71,6 +72,7 @@ def _crash(engine: Engine, number: int) -> None:
     model.forward = dies  # type: ignore[method-assign] # until it has failed
     try:
         answers = [_Answer(engine, f"dies-{number}-{n}", LENGTH + n) for n in range(3)]
+        all_there.set()
         assert thread is not None
         thread.join(SECONDS)
     finally:
