@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,13 @@ def test_the_next_check_finds_living_workers_without_a_past(bench: RouterBench) 
     assert again is lab
     assert lab.arrivals() == ()
     assert [lab.send("well again").reply.status for _ in range(2)] == [200, 200]
+
+
+def test_workers_that_a_busy_machine_holds_up_stay_in_rotation(bench: RouterBench) -> None:
+    """Health checks gave up after half a second twice: with a hundred clients' threads beside it a worker was out."""
+    lab = bench.lab(TWO, fresh=False)
+    lab.loop.call(lambda: time.sleep(2.0))  # none of the workers answers anything meanwhile
+    assert lab.readiness().json()["available_workers"] == 2
 
 
 def test_a_router_that_died_is_replaced(bench: RouterBench) -> None:
