@@ -8,9 +8,11 @@ from gaugeblock.fixtures.prompts import COUNT
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.sse import SseEvent
 
-BEFORE, WINDOW = 41, 8
-"""Events that are read before leaving, and those that tell the pace together: five windows, of which a hiccup spoils
-one, however many events it holds back."""
+FEWEST, MOST, SECONDS = 9, 161, 2.0
+"""Events of a stream that tell its pace: at most so many, on a slow engine those of 2 s."""
+WINDOWS = 5
+"""A pause makes one of them long, and the events that it held back make the next ones short: the middle one is neither,
+unless more than two windows' events were held back."""
 
 
 @check(
@@ -35,17 +37,20 @@ def test_eng_032(engine: EngineTarget) -> None:
 
 
 def _beginning(events: Iterator[SseEvent], tokens: int) -> Iterator[SseEvent]:
-    """Yield ``BEFORE`` events, or fewer that hold so many tokens."""
+    """Yield the events that tell the pace, or fewer that hold so many tokens."""
+    start = 0.0
     for number, event in enumerate(events, 1):
         yield event
-        if number == BEFORE or (number > 1 and _made(event) >= tokens):
+        start = start or event.at
+        enough = _made(event) >= tokens or (number >= FEWEST and event.at - start >= SECONDS)
+        if number == MOST or (number > 1 and enough):
             return
 
 
 def seconds_a_token(events: Sequence[SseEvent]) -> float:
-    """Return the pace of a stream of ``/generate``: the median over windows of ``WINDOW`` events, or all if fewer."""
-    starts = range(0, max(1, len(events) - WINDOW), WINDOW)
-    windows = [(events[at], events[min(at + WINDOW, len(events) - 1)]) for at in starts]
+    """Return the pace of a stream of ``/generate``: the median over ``WINDOWS`` windows of equally many events."""
+    size = max(1, (len(events) - 1) // WINDOWS)
+    windows = [(events[at], events[at + size]) for at in range(0, len(events) - size, size)]
     return median((last.at - first.at) / max(_made(last) - _made(first), 1) for first, last in windows)
 
 
