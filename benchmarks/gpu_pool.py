@@ -195,9 +195,8 @@ def compile_piece(task: Task) -> dict[str, Any]:
         sizes = (op.sizes.small, op.sizes.usual, op.sizes.odd, op.sizes.long)
         calls = [(op.make(rows, size, dtype, 0, "normal", **variant), {}) for size in sizes for rows in (5, 1)]
     else:
-        number = task.piece - len(forms)
-        cases = list(op.some_cases(5, op.sizes.usual, 17))  # KER-016's
-        calls = [(cases[number % len(cases)], {"config": op.configs[number]})]
+        config = op.configs[task.piece - len(forms)]
+        calls = [(case, {"config": config}) for case in op.cases(5, op.sizes.usual, 17) if op.fits(case, config)]
     failed = ""
     for case, more in calls:
         try:

@@ -3,12 +3,13 @@
     python3 benchmarks/on_gpu.py suite mutants bench sanitizer peers --out DIR
 
 ``suite``: every kernel check on every op. ``mutants``: every planted fault of the layer against the check that it
-names. ``bench``: `gaugeblock bench kernels`, then the latency check and its faults. ``sanitizer``: every op's small
-calls under compute-sanitizer. ``peers``: the suite on each installed peer. ``prefill``: `gaugeblock bench prefill` at
-8192 tokens. ``hybrid``: the tests of placements and lanes that need a GPU. ``place``: `gaugeblock place` at two
-budgets. ``similarity``: `gaugeblock bench similarity`; ``alarms``: its false alarms on twins of the model. ``profile``:
-`gaugeblock profile`. The last four take ``--model``. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the
-workers when they are named one after the other; the others have the card alone.
+names, those that need a GPU among them; ``--fault 'kernels-extend-*'`` takes some. ``bench``: `gaugeblock bench
+kernels`, then the latency check and its faults. ``sanitizer``: every op's small calls under compute-sanitizer.
+``peers``: the suite on each installed peer. ``prefill``: `gaugeblock bench prefill` at 8192 tokens. ``hybrid``: the
+tests of placements and lanes that need a GPU. ``place``: `gaugeblock place` at two budgets. ``similarity``: `gaugeblock
+bench similarity`; ``alarms``: its false alarms on twins of the model. ``profile``: `gaugeblock profile`. The last four
+take ``--model``. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the workers when they are named one after
+the other; the others have the card alone.
 
 Each step has a time limit (``--seconds bench=400``; steps that share the workers add theirs up) and writes what it has
 as it goes: ``checks.json``, and the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it
@@ -20,6 +21,7 @@ Exit code 1: something failed, survived, or missed its gate.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import itertools
 import json
 import os
@@ -61,6 +63,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a Hugging Face folder; the kit's tiny model by default")
     parser.add_argument("--peer", action="append", help=f"of {', '.join(PEERS)}; all by default")
     parser.add_argument("--check", action="append", help="only these checks, of the steps that share workers")
+    parser.add_argument("--fault", action="append", metavar="PATTERN", help="only these faults, of the step mutants")
     options = parser.parse_args()
     make_importable()
     if options.site:
@@ -241,15 +244,24 @@ def suite_report(found: list[dict[str, Any]]) -> bool:
     return not bad
 
 
-def mutant_tasks(step: str = "mutants", check: str = "") -> list[Task]:
-    """Return every planted fault against the check that it names; those of the latency check only when asked."""
+def mutant_tasks(step: str = "mutants", check: str = "", patterns: Iterable[str] | None = None) -> list[Task]:
+    """Return every planted fault against the check that it names; those of the latency check only when asked.
+
+    ``patterns``: of the ids of those that are wanted, None for all. What needs another machine than this is left out.
+    """
     from gaugeblock.fixtures.faults.record import load_faults
+    from gaugeblock.fixtures.needs import lacking
 
     faults = [f for f in load_faults().values() if f.layer == "kernels" and (f.check == check or not check)]
+    if patterns is not None:
+        faults = [f for f in faults if any(fnmatch.fnmatchcase(f.id, pattern) for pattern in patterns)]
+    for fault in faults:
+        if why := lacking(fault):
+            print(f"{fault.id} is not run: {why}", flush=True)
     return [
         Task(step, None, f.check, _near(f.id, ops_of(f.check)), 2 * TASK_SECONDS, f.id, f.message)
         for f in faults
-        if check or f.check != LATENCY
+        if (check or f.check != LATENCY) and not lacking(f)
     ]
 
 
@@ -380,7 +392,7 @@ _importable: dict[str | None, bool] = {}
 POOLED: dict[str, tuple[Callable[[argparse.Namespace], list[Task]], Callable[[list[dict[str, Any]]], bool]]] = {
     "sanitizer": (sanitizer_tasks, suite_report),
     "suite": (lambda options: suite_tasks(), suite_report),
-    "mutants": (lambda options: mutant_tasks(), mutant_report),
+    "mutants": (lambda options: mutant_tasks(patterns=options.fault), mutant_report),
     "peers": (peer_tasks, peer_report),
 }
 """The steps that share the workers, in the order in which their tasks are taken: the longest first."""

@@ -19,6 +19,7 @@ from gaugeblock.conformance.session import DEPENDS
 from gaugeblock.conformance.verdict import VERDICT
 from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.faults.record import Fault
+from gaugeblock.fixtures.needs import lacking
 
 REACH = {"process": ("kernels", "prefill", "kv", "hybrid"), "engine": ("engine", "load"), "router": ("router",)}
 """The layers whose targets live in the process where a fault of each place is planted: no other can feel it."""
@@ -58,9 +59,12 @@ def run_matrix(
 ) -> dict[str, Any]:
     """Run the matrix and return it as JSON, valid against ``schema/kills.schema.json``.
 
-    ``scope`` is one of ``SCOPES``. ``done`` hears of each fault as it ends.
+    ``scope`` is one of ``SCOPES``. ``done`` hears of each fault as it ends. A fault that needs what this machine lacks
+    is not run, which ``summary.not_run`` says, and counts nowhere else.
     """
     started = time.monotonic()
+    not_run = {fault.id: why for fault in faults if (why := lacking(fault))}
+    faults = [fault for fault in faults if fault.id not in not_run]
     kills: list[Kill] = []
     nurseries = _Nurseries(SLOW if len(faults) > FEW * jobs else ())
     with ThreadPoolExecutor(jobs) as pool:
@@ -74,7 +78,7 @@ def run_matrix(
                 future.cancel()
             nurseries.stop()
     kills.sort(key=lambda kill: (list(LAYERS).index(kill.fault.layer), kill.fault.id))
-    return _matrix(kills, time.monotonic() - started)
+    return _matrix(kills, not_run, time.monotonic() - started)
 
 
 def kill_one(fault: Fault, scope: str, nursery: Nursery) -> Kill:
@@ -169,7 +173,7 @@ def _scores(kills: list[Kill]) -> dict[str, dict[str, int]]:
     return {op: dict(score) for op, score in sorted(scores.items())}
 
 
-def _matrix(kills: list[Kill], seconds: float) -> dict[str, Any]:
+def _matrix(kills: list[Kill], not_run: dict[str, str], seconds: float) -> dict[str, Any]:
     counts = Counter(kill.outcome for kill in kills)
     by_layer = {
         layer: {
@@ -203,6 +207,7 @@ def _matrix(kills: list[Kill], seconds: float) -> dict[str, Any]:
             "collateral": sum(bool(kill.collateral) for kill in kills),
             "by_layer": by_layer,
             "by_op": _scores(kills),
+            "not_run": not_run,
             "seconds": round(seconds, 1),
         },
         "footer": {"complete": True},

@@ -13,18 +13,19 @@ CHUNK = 29  # new tokens of the request with the long context
 SHORT = 27  # keys of a request without a prefix
 
 
-def lengths(requests: int, size: int) -> tuple[list[int], list[int]]:
+def lengths(requests: int, size: int, chunk: int = CHUNK) -> tuple[list[int], list[int]]:
     """Return the KV length and the number of new tokens of each request.
 
-    In turn: a chunk on a prefix (the first request's context is ``size``, later ones' at most 120), no prefix, one new
-    token, none, and a few on a prefix of odd length. From the ninth on every sixth has new tokens.
+    In turn: a chunk of ``chunk`` tokens, or as many as there are, on a prefix (the first request's context is
+    ``size``, later ones' at most 120), no prefix, one new token, none, and a few on a prefix of odd length. From the
+    ninth on every sixth has new tokens.
     """
     kv, new = [], []
     for request in range(requests):
         longest = size if request == 0 else min(size, 120 - request % 7)
         short = min(size, SHORT + request % 5)
         choices = (
-            (longest, min(longest, CHUNK)),
+            (longest, min(longest, chunk)),
             (short, short),
             (longest, 1),
             (min(size, 20), 0),
@@ -48,6 +49,7 @@ def make(
     kv_heads: int = 2,
     head_dim: int = 64,
     page_size: int = 16,
+    chunk: int = CHUNK,
 ) -> Case:
     """Return ``rows`` requests with contexts up to ``size``, as :func:`lengths` says.
 
@@ -55,7 +57,7 @@ def make(
     logits (±60 … ±130); ``zeros`` to all. Of this op: ``rising``, logits that grow with the position, so that every
     tile of keys has a new maximum; ``peaked``, logits of deviation 12, next to one-hot.
     """
-    kv, new = lengths(rows, size)
+    kv, new = lengths(rows, size, chunk)
     tokens, slots = sum(new), sum(kv)
     q = 1.5 * normal(tokens, heads * head_dim, 3 * seed).view(tokens, heads, head_dim)
     k = normal(slots, kv_heads * head_dim, 3 * seed + 1).view(slots, kv_heads, head_dim)

@@ -205,16 +205,14 @@ def descriptor_kernel(
     BLOCK_K: tl.constexpr,  # noqa: N803 # the same
     GROUP: tl.constexpr,  # noqa: N803 # the same
     PROGRAMS: tl.constexpr,  # noqa: N803 # the same
-    HALVES: tl.constexpr,  # noqa: N803 # the same
-    FLATTEN: tl.constexpr,  # noqa: N803 # the same
     EARLY: tl.constexpr,  # noqa: N803 # the same
     AHEAD: tl.constexpr,  # noqa: N803 # the same
 ) -> None:
     """Write ``activate(x @ weight.T + bias)``; each of ``PROGRAMS`` programs works through tiles.
 
     The three ``…_tiles`` are tensor descriptors with blocks ``[BLOCK_M, BLOCK_K]``, ``[BLOCK_N, BLOCK_K]`` and
-    ``[BLOCK_M, BLOCK_N]`` (half as wide with ``HALVES``): the copy engine moves whole tiles, reads zeros beyond the
-    edges and writes nothing there. ``EARLY`` and ``AHEAD`` as above.
+    ``[BLOCK_M, BLOCK_N]``: the copy engine moves whole tiles, reads zeros beyond the edges and writes nothing there.
+    ``EARLY`` and ``AHEAD`` as above.
     """
     if AHEAD:
         _, first_column = place(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
@@ -222,19 +220,12 @@ def descriptor_kernel(
     if EARLY:
         tl.extra.cuda.gdc_wait()
     tiles = ((rows + BLOCK_M - 1) // BLOCK_M) * ((columns + BLOCK_N - 1) // BLOCK_N)
-    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=FLATTEN):
+    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=True):
         row, column = place(tile, rows, columns, BLOCK_M, BLOCK_N, GROUP)
         total = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
         for start in range(0, hidden, BLOCK_K):
             x = x_tiles.load([row, start])
             weight = weight_tiles.load([column, start])
             total = product(x, weight.T, total)
-        if HALVES:
-            half: tl.constexpr = BLOCK_N // 2
-            left, right = tl.split(tl.permute(tl.reshape(total, (BLOCK_M, 2, half)), (0, 2, 1)))
-            out_tiles.store([row, column], finish(left, bias_ptr, column, columns, half, ACTIVATION, out_tiles.dtype))
-            column += half
-            out_tiles.store([row, column], finish(right, bias_ptr, column, columns, half, ACTIVATION, out_tiles.dtype))
-        else:
-            y = finish(total, bias_ptr, column, columns, BLOCK_N, ACTIVATION, out_tiles.dtype)
-            out_tiles.store([row, column], y)
+        y = finish(total, bias_ptr, column, columns, BLOCK_N, ACTIVATION, out_tiles.dtype)
+        out_tiles.store([row, column], y)

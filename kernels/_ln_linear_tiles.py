@@ -18,10 +18,9 @@ class Config:
     """One way to launch the matrix product.
 
     A tile is ``block_m`` rows × ``block_n`` columns, summed ``block_k`` at a time. ``group``: so many rows of tiles are
-    visited together, for the L2 cache. ``bulk``: tensor descriptors and
-    one program a multiprocessor, where the strides allow descriptors. ``halves``: a tile is stored in two halves.
-    ``early``: the product is launched while the layer norm still runs, fetches ``ahead`` bytes of each weight row into
-    the L2 cache, then waits.
+    visited together, for the L2 cache. ``bulk``: tensor descriptors and one program a multiprocessor, where the strides
+    allow descriptors. ``early``: the product is launched while the layer norm still runs, fetches ``ahead`` bytes of
+    each weight row into the L2 cache, then waits.
     """
 
     block_m: int
@@ -31,8 +30,6 @@ class Config:
     stages: int
     group: int = 8
     bulk: bool = False
-    halves: bool = False
-    flatten: bool = True
     early: bool = False
     ahead: int = 0
 
@@ -59,6 +56,16 @@ def config_for(rows: int, dtype: torch.dtype) -> Config:
     if rows <= 128:
         return STREAM_FEW if rows <= 16 else STREAM
     return BULK
+
+
+def is_wide(*sizes: int) -> bool:
+    """Return whether all sizes and strides let 16 bytes be loaded at once."""
+    return all(size % 8 == 0 for size in sizes)
+
+
+def runs(config: Config, dtype: torch.dtype, wide: bool) -> bool:
+    """Return whether tiles can be used; where not, ``PLAIN`` takes their place."""
+    return config == PLAIN or (dtype != torch.float32 and wide)
 
 
 def normalise(
@@ -102,11 +109,10 @@ def launch(
     rows, hidden = x.shape
     if out.numel() == 0:
         return
-    wide = all(number % 8 == 0 for number in (hidden, out.shape[1], weight.stride(0), out.stride(0)))
+    wide = is_wide(hidden, out.shape[1], weight.stride(0), out.stride(0))
     library = config is None and library_fits(x, weight, out, activation)
     config = config or config_for(rows, x.dtype)
-    if x.dtype == torch.float32 or not wide:
-        config = PLAIN
+    config = config if runs(config, x.dtype, wide) else PLAIN
     padded = -(-hidden // 8) * 8  # descriptors and wide loads want rows of a multiple of 16 bytes
     normalised = torch.empty((rows, padded), dtype=x.dtype, device=x.device)[:, :hidden]
     bulk = config.bulk and not library and all(describable(tensor) for tensor in (normalised, weight, out))
@@ -166,12 +172,11 @@ def constants_for(
             constants["BLOCK_K"] = min(next_power_of_two(hidden), 512)
         even = wide and hidden % constants["BLOCK_K"] == 0
         return linear_kernel, constants | {"WIDE": wide, "EVEN": even}, {}
-    constants |= {"PROGRAMS": programs, "HALVES": config.halves, "FLATTEN": config.flatten}
-    width = config.block_n // 2 if config.halves else config.block_n
+    constants["PROGRAMS"] = programs
     blocks = {
         "x_tiles": [config.block_m, config.block_k],
         "weight_tiles": [config.block_n, config.block_k],
-        "out_tiles": [config.block_m, width],
+        "out_tiles": [config.block_m, config.block_n],
     }
     return descriptor_kernel, constants, blocks
 

@@ -76,26 +76,37 @@ def _add_rmsnorm_kernel(
 
 
 Config = tuple[int, int]
-"""Rows a program, and warps; a program always holds whole rows."""
+"""Elements a program, and warps; a program always holds whole rows, one where a row has more elements than that."""
 
-CONFIGS: tuple[Config, ...] = ((1, 4), (1, 8), (1, 16), (1, 32), (4, 8), (16, 8), (16, 16))
-"""Tiles as ``config_for`` chooses them for long, middling and short rows, and their neighbours."""
+CONFIGS: tuple[Config, ...] = (
+    *((16384, 32),) * INTERPRETED,
+    (1024, 2),
+    (1, 4),
+    (1, 8),
+    (1, 16),
+    (1, 32),
+    (4096, 8),
+    (16384, 8),
+    (16384, 16),
+)
+"""Every tile that ``config_for`` may choose, and their neighbours."""
 
 
 def config_for(hidden: int) -> Config:
-    """Return rows a program and warps, from the row length alone.
+    """Return elements a program and warps, from the row length alone.
 
-    The order of a row's sum follows from these three. They must not depend on the number of rows, or a request's
+    The order of a row's sum follows from them. They must not depend on the number of rows, or a request's
     result would change with its batch; hence no autotuning over the batch. One row a program. On an H200 4 warps are
     the best at 4096 columns for a batch of 64 (2.24 µs, with 8 2.42) and as good as any for many rows; at 8192 32 are
     the best for a batch of 64 (3.3 µs, with 16 3.5) and for many rows (R .922, with 16 .918, with 8 .910). That is near
     the end there: PyTorch's copy of the same bytes has .944. Several long rows a program, clusters, a persistent grid,
     the bulk copy engine and other cache policies are slower. Short rows share a program.
     """
-    cols = next_power_of_two(hidden)
-    rows = max(1, (16384 if INTERPRETED else 1024) // cols)
-    size = rows * cols
-    return rows, min(max(size // 512, 1), 4 if size <= 4096 else 32)
+    if INTERPRETED:
+        return 16384, 32
+    if hidden <= 1024:
+        return 1024, 2
+    return 1, 4 if hidden <= 4096 else 32
 
 
 def add_rmsnorm(
@@ -147,7 +158,9 @@ def _launch(
     rows, hidden = x.shape
     if rows == 0:
         return
-    tile_rows, warps = config
+    elements, warps = config
+    cols = next_power_of_two(hidden)
+    tile_rows = max(1, elements // cols)
     with quiet():
         _add_rmsnorm_kernel[(-(-rows // tile_rows),)](
             x,
@@ -163,9 +176,9 @@ def _launch(
             hidden,
             eps,
             ROWS=tile_rows,
-            COLS=next_power_of_two(hidden),
+            COLS=cols,
             OVERLAP=overlaps(),
-            WHOLE=tile_rows == 1 and hidden == next_power_of_two(hidden),
+            WHOLE=tile_rows == 1 and hidden == cols,
             num_warps=warps,
             **({"launch_pdl": True} if overlaps() else {}),
         )
@@ -227,6 +240,20 @@ def flops(case: Case) -> int:
     return 5 * x.numel() + 3 * (x.numel() // x.shape[-1])
 
 
+SHAPES: tuple[dict[str, int], ...] = (
+    ({"rows": 129, "size": 128}, {"rows": 3, "size": 16384})
+    if INTERPRETED
+    else (
+        {"rows": 4097, "size": 4096},
+        {"rows": 1030, "size": 8192},
+        {"rows": 65, "size": 8191},
+        {"rows": 33, "size": 16384},
+        {"rows": 33, "size": 5120},
+    )
+)
+"""Served shapes: hidden sizes of Llama and Qwen models, with masks and without (a power of two, one row a program)."""
+
+
 CONTRACT = Op(
     name="add_rmsnorm",
     signature="add_rmsnorm(x, residual, weight, eps=1e-6, *, out=None, residual_out=None) -> (y, residual)",
@@ -242,6 +269,7 @@ CONTRACT = Op(
     tied=("x", "residual", "weight"),
     leading=True,
     configs=CONFIGS,
+    shapes=SHAPES,
     eager=eager,
     kernel=add_rmsnorm,
     bytes_moved=bytes_moved,

@@ -26,6 +26,8 @@ from typing import Any, Literal
 
 import torch
 
+from gaugeblock.kernels.runtime import INTERPRETED
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -62,6 +64,19 @@ class Sizes:
     step: int = 1
 
 
+SHAPES: tuple[Mapping[str, Any], ...] = (
+    ({"rows": 129, "size": 1024}, {"rows": 3, "size": 8191})
+    if INTERPRETED
+    else (
+        {"rows": 4097, "size": 4096},  # a prefill
+        {"rows": 65, "size": 14336},  # the MLP of a decode step
+        {"rows": 33, "size": 8191},
+        {"rows": 9, "size": 128256},  # logits
+    )
+)
+"""The served shapes of an op whose rows may have any length."""
+
+
 @dataclass(frozen=True)
 class Op:
     """A fused op and everything needed to judge and time an implementation of it.
@@ -87,8 +102,11 @@ class Op:
     ``nan_outputs``.
 
     ``paged``: the inputs ``k_cache`` and ``v_cache`` are paged and ``block_table`` says where. ``configs`` are all tile
-    configurations that the op may launch; ``kernel`` takes one as ``config``. ``served``: what an engine adds to a call
-    of ``kernel``, and only an engine knows to be true.
+    configurations that the op chooses from; ``kernel`` takes one as ``config``; ``fits(case, config)``: whether the
+    call is then made by it, or by another in its place. ``served``: what an engine adds to a call of ``kernel``, and
+    only an engine knows to be true. ``shapes`` are arguments of ``make`` beside dtype and seed:
+    batches and sizes as engines run them, with odd neighbours, so that every path of the dispatch is met; in the
+    interpreter the least that meets the paths there.
 
     Cost. ``bytes_moved(case)`` counts each input read once and each output written once; ``flops(case)`` counts
     additions, products and special functions. ``eager`` is PyTorch's unfused composition; ``kernel`` the reference.
@@ -118,7 +136,9 @@ class Op:
     paged: bool = False
     integer: bool = False
     configs: tuple[Any, ...] = ()
+    fits: Callable[[Case, Any], bool] = lambda case, config: True
     served: Mapping[str, Any] = field(default_factory=dict)
+    shapes: tuple[Mapping[str, Any], ...] = SHAPES
     take: Callable[[Case, int, int], tuple[Case, slice]] | None = None
 
     @property

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ CONFIGS = (
     Config(8192, 512, 4, 4),
     Config(32768, 1024, 8, 2),
 )
-_FEWEST_STEPS = Config(1 << 20, 256, 4, 2)  # for the interpreter
+FEWEST_STEPS = Config(1 << 20, 256, 4, 2)  # for the interpreter
 
 
 def config_for(dtype: torch.dtype) -> Config:
@@ -79,7 +80,7 @@ def config_for(dtype: torch.dtype) -> Config:
     matter. Merging in the last program of a context, found by a counter, was no faster than the second kernel.
     """
     if INTERPRETED:
-        return _FEWEST_STEPS
+        return FEWEST_STEPS
     return CONFIGS[1 if dtype == torch.float32 else 0]  # exact fp32 products take many registers
 
 
@@ -423,6 +424,18 @@ def flops(case: Case) -> int:
     return int(case.inputs["seq_lens"].sum()) * q.shape[1] * (4 * q.shape[2] + 5)
 
 
+SHAPES: tuple[dict[str, Any], ...] = (
+    ({"rows": 1, "size": 16500, "heads": (2, 1), "head_dim": 16, "page_size": 64},)  # more than 64 splits of 256
+    if INTERPRETED
+    else (
+        {"rows": 9, "size": 8193, "heads": (32, 8), "head_dim": 128},
+        {"rows": 129, "size": 300, "heads": (32, 8), "head_dim": 128},
+        {"rows": 1, "size": 70001, "heads": (8, 1), "head_dim": 128},  # more than 64 splits of 1024
+    )
+)
+"""Served shapes: heads of Llama models, many contexts, long ones, and one that gets longer splits."""
+
+
 CONTRACT = Op(
     name="decode_attention",
     signature="decode_attention(q, k_cache, v_cache, block_table, seq_lens, scale, *, out=None, config=None) -> out",
@@ -447,5 +460,6 @@ CONTRACT = Op(
     tied=("k_cache", "v_cache"),
     invariance="rows",
     paged=True,
-    configs=(*CONFIGS, _FEWEST_STEPS) if INTERPRETED else CONFIGS,
+    shapes=SHAPES,
+    configs=(*CONFIGS, FEWEST_STEPS) if INTERPRETED else CONFIGS,
 )

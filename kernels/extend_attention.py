@@ -50,7 +50,10 @@ from gaugeblock.kernels.runtime import INTERPRETED
 HEAD_DIMS = (64, 128)
 TILES = Config(64, 64, 4, 3)
 TILES_FP32 = Config(128, 64, 8, 3)
-CONFIGS: tuple[Config | HopperConfig, ...] = (TILES, TILES_FP32, HopperConfig(128, 2))
+HOPPER = HopperConfig(128, 2)
+FEWEST_STEPS = Config(64, 256, 1, 1)  # the interpreter's time goes by operations more than by elements
+CONFIGS: tuple[Config | HopperConfig, ...] = (TILES, TILES_FP32, HOPPER, *((FEWEST_STEPS,) * INTERPRETED))
+"""Every configuration that :func:`config_for` may choose."""
 
 
 def config_for(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) -> Config | HopperConfig:
@@ -60,9 +63,9 @@ def config_for(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) ->
     keys), the Triton kernel 350 (338 with twice the rows), PyTorch's FlashAttention on contiguous K and V 330.
     """
     if INTERPRETED:
-        return Config(64, 256, 1, 1)  # the interpreter's time goes by operations more than by elements
+        return FEWEST_STEPS
     if hopper.fits(q, k_cache, v_cache):
-        return HopperConfig(128, 2)
+        return HOPPER
     return TILES_FP32 if q.dtype == torch.float32 else TILES
 
 
@@ -132,7 +135,7 @@ def _require_batch(q: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.T
         raise Refused(f"block_table has shape {tuple(block_table.shape)}, expected [{len(seq_lens)}, max pages]")
     require_shape("q_starts", q_starts, (len(seq_lens) + 1,))
     for name, tensor in (("block_table", block_table), ("seq_lens", seq_lens), ("q_starts", q_starts)):
-        if tensor.dtype not in (torch.int32, torch.int64):
+        if tensor.dtype != torch.int32:
             raise Refused(f"{name} has dtype {tensor.dtype}, expected torch.int32")
         if tensor.device != q.device:
             raise Refused(f"{name} is on {tensor.device} but q is on {q.device}")
@@ -260,11 +263,28 @@ def visible_keys(case: Case) -> int:
     return int((new * (kv - new) + new * (new + 1) // 2).sum())
 
 
+def config_fits(case: Case, config: Config | HopperConfig) -> bool:
+    """Return whether a configuration runs a case, and no other in its place."""
+    q, k_cache, v_cache = (case.inputs[name] for name in ("q", "k_cache", "v_cache"))
+    return isinstance(config, Config) or hopper.fits(q, k_cache, v_cache)
+
+
 def bytes_moved(case: Case) -> int:
     """Return the bytes of q, of every request's K and V, and of the result."""
     q, k_cache = case.inputs["q"], case.inputs["k_cache"]
     keys = int(case.inputs["seq_lens"].sum())
     return 2 * q.nbytes + 2 * keys * k_cache.shape[2] * k_cache.shape[3] * k_cache.itemsize
+
+
+SHAPES: tuple[dict[str, int], ...] = (
+    ({"rows": 3, "size": 300, "heads": 8, "kv_heads": 2, "head_dim": 128, "chunk": 70},)
+    if INTERPRETED
+    else (
+        {"rows": 5, "size": 8193, "heads": 32, "kv_heads": 8, "head_dim": 128, "chunk": 2049},
+        {"rows": 3, "size": 4097, "heads": 8, "kv_heads": 1, "head_dim": 64, "chunk": 4097},
+    )
+)
+"""Served shapes: heads of Llama models, a chunk of many tiles on a long prefix, and a prompt at once."""
 
 
 CONTRACT = Op(
@@ -288,6 +308,8 @@ CONTRACT = Op(
     sizes=Sizes(usual=600, long=2049) if INTERPRETED else Sizes(),  # tiles of 256 keys there
     paged=True,
     configs=CONFIGS,
+    fits=config_fits,
+    shapes=SHAPES,
     take=take,
     eager=eager,
     kernel=extend_attention,

@@ -22,15 +22,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
 from gaugeblock.kernels._int8_linear_early import EarlyConfig
+from gaugeblock.kernels._int8_linear_early import fits as early_fits
 from gaugeblock.kernels._int8_linear_gemv import GemvConfig
+from gaugeblock.kernels._int8_linear_hopper import HopperConfig
+from gaugeblock.kernels._int8_linear_hopper import fits as hopper_fits
 from gaugeblock.kernels._int8_linear_tiles import CONFIGS, AnyConfig, Config, config_for, launch
 from gaugeblock.kernels.arguments import DTYPES, Refused, input_rows, output_rows, require_hidden, require_shape
 from gaugeblock.kernels.bounds import TINY, U, gamma, output_bound
 from gaugeblock.kernels.cases import fill
 from gaugeblock.kernels.contract import Case, Op, Sizes, Tensors
-from gaugeblock.kernels.runtime import DEVICE
+from gaugeblock.kernels.runtime import DEVICE, INTERPRETED
 
-__all__ = ["CONFIGS", "CONTRACT", "Config", "EarlyConfig", "GemvConfig", "config_for", "int8_linear"]
+__all__ = ["CONFIGS", "CONTRACT", "Config", "EarlyConfig", "GemvConfig", "HopperConfig", "config_for", "int8_linear"]
 
 MAX_DEPTH = 2**17 - 1
 """The longest sum of products of two int8 numbers that int32 always holds: 2¹⁷ products of −128 by −128 are 2³¹."""
@@ -228,6 +231,14 @@ def bound(case: Case, expected: Tensors) -> Tensors:
     return {"out": output_bound(expected["out"], slack, case.dtype)}
 
 
+def config_fits(case: Case, config: AnyConfig) -> bool:
+    """Return whether a configuration runs a case, and no other in its place."""
+    x, weight = case.inputs["x"], case.inputs["weight"]
+    if isinstance(config, HopperConfig):
+        return hopper_fits(x, weight, x.new_empty((x.shape[0], weight.shape[0]), dtype=case.dtype))
+    return not isinstance(config, EarlyConfig) or early_fits(x, weight)
+
+
 def bytes_moved(case: Case) -> int:
     """Return the bytes of all inputs, read once, and of the output, written once."""
     x, bias = case.inputs["x"], case.inputs["bias"]
@@ -239,6 +250,24 @@ def flops(case: Case) -> int:
     """Return the integer operations of the product, and four operations an output element."""
     x, weight = case.inputs["x"], case.inputs["weight"]
     return 2 * x.numel() * weight.shape[0] + 4 * (x.numel() // x.shape[-1]) * weight.shape[0]
+
+
+SHAPES: tuple[dict[str, int], ...] = (
+    ({"rows": 129, "size": 136, "columns": 136},)  # more rows of tiles than a band has
+    if INTERPRETED
+    else (
+        {"rows": 4097, "size": 4096, "columns": 4096},  # more tiles than multiprocessors
+        {"rows": 4097, "size": 4095, "columns": 4096},  # the same without the tensor memory accelerator
+        {"rows": 513, "size": 4096, "columns": 4096},
+        {"rows": 129, "size": 4096, "columns": 4096},
+        {"rows": 65, "size": 4096, "columns": 11008},
+        {"rows": 17, "size": 4096, "columns": 8200},
+        {"rows": 16, "size": 4096, "columns": 4096},
+        {"rows": 4, "size": 4096, "columns": 4096},
+        {"rows": 1, "size": 4096, "columns": 8200},
+    )
+)
+"""Served shapes: prefill and decode of a layer, one for every way that :func:`config_for` chooses."""
 
 
 CONTRACT = Op(
@@ -262,5 +291,7 @@ CONTRACT = Op(
     leading=True,
     invariance="rows",
     configs=CONFIGS,
+    fits=config_fits,
+    shapes=SHAPES,
     served={"weights_at_rest": True},
 )

@@ -37,11 +37,12 @@ two-pass variance: Chan, Golub, LeVeque 1983, doi:10.1080/00031305.1983.10483115
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that every PyTorch user knows
 
-from gaugeblock.kernels._ln_linear_tiles import CONFIGS, Config, config_for, launch
+from gaugeblock.kernels._ln_linear_tiles import CONFIGS, Config, config_for, is_wide, launch, runs
 from gaugeblock.kernels.arguments import (
     DTYPES,
     Refused,
@@ -54,6 +55,7 @@ from gaugeblock.kernels.arguments import (
 from gaugeblock.kernels.bounds import TINY, U, gamma, output_bound, sum_depth, ulp
 from gaugeblock.kernels.cases import fill, normal
 from gaugeblock.kernels.contract import Case, Op, Tensors
+from gaugeblock.kernels.runtime import INTERPRETED
 
 __all__ = ["ACTIVATIONS", "CONFIGS", "CONTRACT", "Config", "config_for", "ln_linear"]
 
@@ -227,6 +229,12 @@ def _through(z: torch.Tensor, error: torch.Tensor, activation: str) -> torch.Ten
     return passed + ((exponent + 4) * sigmoid + 6) * U * value.detach().abs() + absolute * z.abs()
 
 
+def config_fits(case: Case, config: Config) -> bool:
+    """Return whether a configuration runs a case, and no other in its place."""
+    columns, hidden = case.inputs["weight"].shape
+    return runs(config, case.dtype, is_wide(hidden, columns))
+
+
 def _matrix_bytes(case: Case) -> int:
     rows, columns = case.inputs["x"][..., 0].numel(), case.inputs["weight"].shape[0]
     return (sum(t.numel() for t in case.inputs.values()) + rows * columns) * case.dtype.itemsize
@@ -235,6 +243,25 @@ def _matrix_bytes(case: Case) -> int:
 def _operations(case: Case) -> int:
     rows, (columns, hidden) = case.inputs["x"][..., 0].numel(), case.inputs["weight"].shape
     return rows * (2 * columns * hidden + 8 * hidden + 6 * columns)
+
+
+SHAPES: tuple[dict[str, Any], ...] = (
+    (
+        {"rows": 257, "size": 64, "columns": 520, "activation": "silu"},  # more tiles than programs
+        {"rows": 257, "size": 63, "columns": 66, "activation": "gelu_tanh"},  # more rows of tiles than a band has
+    )
+    if INTERPRETED
+    else (
+        {"rows": 4097, "size": 4096, "columns": 4096, "activation": "gelu_tanh"},  # cuBLASLt
+        {"rows": 1025, "size": 4096, "columns": 4104, "activation": "relu"},  # the same, odd
+        {"rows": 4097, "size": 4096, "columns": 4096, "activation": "silu"},  # more tiles than multiprocessors
+        {"rows": 129, "size": 4096, "columns": 4096, "activation": "gelu"},
+        {"rows": 65, "size": 4096, "columns": 14336, "activation": "gelu_tanh"},
+        {"rows": 16, "size": 4096, "columns": 4096, "activation": "none"},
+        {"rows": 300, "size": 1001, "columns": 1003, "activation": "silu"},  # no descriptors
+    )
+)
+"""Served shapes: prefill and decode of an MLP, one or more for every way to compute the product."""
 
 
 CONTRACT = Op(
@@ -256,4 +283,6 @@ CONTRACT = Op(
     leading=True,
     invariance="contents",
     configs=CONFIGS,
+    fits=config_fits,
+    shapes=SHAPES,
 )

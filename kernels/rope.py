@@ -310,10 +310,11 @@ def make(
     kind: str = "normal",
     interleaved: bool = False,
     partial: bool = False,
+    heads: tuple[int, int] = HEADS,
 ) -> Case:
-    """Return q ``[rows, 6, dim]`` and k ``[rows, 3, dim]`` at random positions, the last of the table among them.
+    """Return q and k ``[rows, heads, dim]`` at random positions, the last of the table among them.
 
-    ``partial``: only about half of a head turns. The kind ``far``: a long context.
+    ``partial``: only about half of a head turns. ``heads``: of q and of k. The kind ``far``: a long context.
     """
     rotary_dim = max(dim // 4 * 2, 2) if partial else dim // 2 * 2
     max_position = FAR if kind == "far" else MAX_POSITION
@@ -321,11 +322,12 @@ def make(
     positions[-1:] = max_position - 1
     values = "normal" if kind == "far" else kind
     q, k = (
-        fill(values, rows, heads * dim, dtype, 3 * seed + i).view(rows, heads, dim) for i, heads in enumerate(HEADS)
+        fill(values, rows, count * dim, dtype, 3 * seed + i).view(rows, count, dim) for i, count in enumerate(heads)
     )
     inputs = {"q": q, "k": k, "positions": positions, "cos_sin_cache": _case_cache(max_position, rotary_dim)}
     layout = f"{'interleaved' if interleaved else 'neox'}{', partial' if partial else ''}"
-    return Case(f"rope {rows}×{dim} {layout} {dtype} {kind} seed {seed}", dtype, inputs, {"interleaved": interleaved})
+    label = f"rope {rows}×({heads[0]}+{heads[1]})×{dim} {layout} {dtype} {kind} seed {seed}"
+    return Case(label, dtype, inputs, {"interleaved": interleaved})
 
 
 def workload(device: str, dtype: torch.dtype, **shape: Any) -> Case:
@@ -382,6 +384,18 @@ def flops(case: Case) -> int:
     return 3 * case.inputs["cos_sin_cache"].shape[1] * heads * case.inputs["q"].shape[0]
 
 
+SHAPES: tuple[dict[str, Any], ...] = (
+    ({"rows": 129, "size": 128, "heads": (17, 2)},)
+    if INTERPRETED
+    else (
+        {"rows": 4097, "size": 128, "heads": (32, 8)},
+        {"rows": 1031, "size": 128, "heads": (28, 4), "interleaved": True},
+        {"rows": 65, "size": 64, "heads": (71, 1), "partial": True},
+    )
+)
+"""Served shapes: heads of Llama, Qwen and Falcon models, more than a program takes."""
+
+
 CONTRACT = Op(
     name="rope",
     signature="rope(q, k, positions, cos_sin_cache, interleaved=False, *, q_out=None, k_out=None) -> (q, k)",
@@ -402,4 +416,5 @@ CONTRACT = Op(
     in_place={"q_out": "q", "k_out": "k"},
     tied=("q", "k"),
     configs=CONFIGS,
+    shapes=SHAPES,
 )

@@ -25,6 +25,10 @@ token: the cases of :func:`make` are such. For other rows a sampler that sums in
 mass above a token is within :func:`fuzz` of ``top_p``. This kernel sums integers (``_sampling_kernels``), off by less
 than 2⁻⁴² of the largest probability for each token, in every order alike.
 
+**fp32 alone.** Engines' samplers turn logits into fp32 before anything else (vLLM: ``v1/sample/sampler.py``), and the
+probabilities of a vocabulary need it: in bf16, of 8 bits, most of 128 256 tokens would tie with others, and ties are
+kept or dropped together. So other dtypes are refused, not converted.
+
 Top-p: Holtzman et al. 2020, arXiv:1904.09751. min-p: Nguyen et al. 2024, arXiv:2407.01082. Sorting-free rejection
 sampling, the approach of flashinfer: https://flashinfer.ai/2025/03/10/sampling.html.
 """
@@ -329,6 +333,12 @@ def bytes_moved(case: Case) -> int:
     return sum(t.numel() * t.element_size() for t in tensors) + 8 * int(tensors[0].shape[0])
 
 
+SHAPES: tuple[dict[str, int], ...] = (
+    ({"rows": 9, "size": 8201},) if INTERPRETED else ({"rows": 65, "size": 128256}, {"rows": 513, "size": 32001})
+)
+"""Served shapes: vocabularies of Llama models, of which several programs share a row's maxima."""
+
+
 CONTRACT = Op(
     name="sampling",
     signature="sampling(probs, top_k, top_p, min_p, uniform, *, out=None) -> token",
@@ -344,6 +354,7 @@ CONTRACT = Op(
     kinds=KINDS,
     sizes=Sizes(),
     configs=CONFIGS,
+    shapes=SHAPES,
     eager=eager,
     kernel=sampling,
     bytes_moved=bytes_moved,

@@ -28,8 +28,9 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
 
     The scope is what a fault meets besides the smoke gates of the layers that run in the process where it is
     planted: `named` the check that names it, `layer` all checks of its layer, `full` every check of every layer.
-    Exit code 0 when each is killed by the check that
-    names it and no check of another layer fails.
+    A fault that needs hardware which is not here is named and not run.
+    Exit code 0 when each that ran is killed by the check that names it and no check of another layer fails, 3 when
+    none could run.
     """
     faults = [find_fault(name) for name in ids] or list(load_faults().values())
     if layer:
@@ -47,18 +48,23 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
 
     matrix = run_matrix(faults, scope=scope, jobs=jobs, done=done)
     summary = matrix["summary"]
+    for name, why in summary["not_run"].items():
+        console.print(f"[dim]not run  {name}  {why}[/]", soft_wrap=True)
     if out is not None:
         write_json(matrix, "kills", Path(out))
     console.print(
         f"{summary['named']} of {summary['faults']} faults killed by the check that names them, "
         f"{summary['other']} by another, {summary['survived']} survived, {summary['error']} errors, "
         f"{summary['collateral']} with collateral, {summary['seconds']:.0f} s"
+        + (f"; not run for lack of the GPU that they need: {len(summary['not_run'])}" if summary["not_run"] else "")
     )
     if summary["by_op"]:
         scores = ", ".join(f"{op} {score['named']}/{score['faults']}" for op, score in summary["by_op"].items())
         console.print(f"mutation score by op: {scores}")
     for kill in unclean:  # once more: the end of a long log must say what to look at
         _line(console, kill)
+    if not summary["faults"]:
+        return EXIT_CODES["partial"]
     return EXIT_CODES["error"] if summary["error"] else EXIT_CODES["nonconformant" if unclean else "conformant"]
 
 

@@ -17,14 +17,16 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.connection import Connection
 
 import torch
 
+from gaugeblock.conformance.kernels.configured import configured
+from gaugeblock.conformance.kernels.served import served
 from gaugeblock.conformance.outcome import unsupported
 from gaugeblock.fixtures.faults.record import active, planted
-from gaugeblock.fixtures.targets.kernels import REFERENCE, KernelTarget, load_kernels
+from gaugeblock.fixtures.targets.kernels import KernelTarget, load_kernels
 from gaugeblock.kernels.contract import Case, Op, Tensors, load_contracts
 
 PAGE = mmap.PAGESIZE
@@ -32,6 +34,10 @@ NO_ACCESS = 0  # PROT_NONE of sys/mman.h
 CHILD_TIMEOUT = 120.0  # seconds for the calls of one op
 RAISED = 1  # exit code of a child whose call raised; a signal's is negative
 SIDES = ("end", "start")
+ROWS = {"cpu": 3, "cuda": 129}
+"""Of the aligned calls of every configuration: on a GPU more than the largest tile has."""
+ORDER = {"cpu": 1, "cuda": -1}
+"""Of the cases that a configuration may take: the interpreter has the smallest variant, a GPU what engines serve in."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _tensors(kernels: KernelTarget, op: Op, touch: Touch) -> tuple[Tensors, Tens
 
 
 def sanitized(kernels: KernelTarget, op: Op) -> str:
-    """Run an op's small calls under compute-sanitizer; return its first complaint, or nothing."""
+    """Run an op's calls under compute-sanitizer; return its first complaint, or nothing."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         unsupported("compute-sanitizer is not on the PATH; it comes with the CUDA toolkit")
@@ -139,26 +145,34 @@ def sanitized(kernels: KernelTarget, op: Op) -> str:
     return "; ".join(said[:3]) or f"exit code {run.returncode}: {(run.stdout + run.stderr).strip()[-400:]}"
 
 
-def small_cases(op: Op) -> Iterator[Case]:
+def small_cases(kernels: KernelTarget, op: Op) -> Iterator[Case]:
     """Yield the calls of this check: few rows, a size that no tile divides, every dtype and variant.
 
     And one call of a single row, for which an op may have another kernel, of another variant than the default where
-    there is one.
+    there is one; and the first that every configuration takes, at that size and at one of whole 16-byte loads. On a GPU
+    the aligned ones have more rows than the largest tile.
     """
     yield from op.some_cases(3, op.sizes.odd, 19)
     yield from list(islice(op.some_cases(1, op.sizes.odd, 19), 2))[-1:]
+    for rows, size in ((3, op.sizes.odd), (ROWS[kernels.device], op.sizes.small)):
+        cases = list(op.some_cases(rows, size, 19))[:: ORDER[kernels.device]]
+        for config in kernels.configs(op):
+            yield from islice(configured(kernels, op, config, cases), 1)
+
+
+def served_calls(kernels: KernelTarget, op: Op) -> Iterator[Case]:
+    """Yield the calls of every served shape: large tiles, libraries, contexts in splits, rows longer than is held."""
+    for shape in op.shapes:
+        yield from served(kernels, op, shape, op.dtypes[-1])
 
 
 def main(module: str, op_name: str, fault_ids: list[str]) -> None:
-    """Make an op's small calls on the GPU, and one as an engine makes it; this runs under compute-sanitizer."""
+    """Make an op's calls on the GPU; this runs under compute-sanitizer."""
     op, kernels = load_contracts()[op_name], load_kernels(module)
     with planted(fault_ids[0] if fault_ids else None):
-        for case in small_cases(op):
+        for case in chain(small_cases(kernels, op), served_calls(kernels, op)):
             if not kernels.unclaimed(op, case):
                 kernels.run(op, case)
-        if op.served and kernels.name == REFERENCE:
-            case = op.make(3, op.sizes.usual, op.dtypes[-1], 19)
-            kernels.call(op, kernels.place(case), {**case.params, **op.served})
     torch.cuda.synchronize()
 
 

@@ -24,8 +24,10 @@ Judged on 4 rows alone, an INT8 layer whose kernel for batches drops the bias pa
 STRUCTURE = 4.0
 """How many bounds an element may be off where a check asks about memory, shapes or earlier calls.
 
-An implementation that rounds once too often fails KER-002 for it and need not fail those too; a value from the wrong
-place is off by far more. Outputs that must be exact still must be.
+Chosen here. A bound is at least half a unit in the last place of the output, which is what one more rounding to its
+dtype costs: 4 leaves room for three roundings too many, of which KER-002 is to be failed and these checks need not. A
+value from another place differs by a good part of itself, even in bf16 by dozens of units. Outputs that must be exact
+still must be.
 """
 
 
@@ -49,6 +51,11 @@ def claimed(kernels: KernelTarget, op: Op, cases: Iterable[Case], *, exact: bool
         unsupported(f"{kernels.name}: {'; '.join(reasons) or 'no case'}")
 
 
+def affordable(kernels: KernelTarget, op: Op, rows: int, size: int, seed: int) -> Iterator[Case]:
+    """Yield the case of every dtype with every variant on a GPU, in the interpreter of each dtype with one in turn."""
+    return (op.cases if kernels.device == "cuda" else op.some_cases)(rows, size, seed)
+
+
 def run_and_judge(kernels: KernelTarget, op: Op, cases: Iterable[Case], allowed: float = 1.0) -> list[dict[str, Any]]:
     """Run each case that the target offers and judge it; return the evidence of each."""
     return [judge(op, case, kernels.run(op, case), allowed=allowed) for case in claimed(kernels, op, cases)]
@@ -57,15 +64,15 @@ def run_and_judge(kernels: KernelTarget, op: Op, cases: Iterable[Case], allowed:
 def judge(op: Op, case: Case, outputs: Tensors, what: str = "", allowed: float = 1.0) -> dict[str, Any]:
     """Assert that every element is within ``allowed`` times its bound, exact outputs bit for bit.
 
-    Returns the evidence: the largest share of the budget that each output uses. ``what`` is put behind the case in the
-    message.
+    Computed on the device of the case. Returns the evidence: the largest share of the budget that each output uses.
+    ``what`` is put behind the case in the message.
     """
     oracle = op.oracle(case)
     bound = op.bound(case, oracle)
     label = f"{case.label} {what}".strip()
     used = {}
     for name, expected in oracle.items():
-        result = outputs[name].detach().cpu()
+        result = outputs[name].detach().to(expected.device)
         require_form(label, name, result, expected, case)
         share = budget_used(result, expected, bound[name])
         largest = share.max().item() if share.numel() else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 from gaugeblock.conformance.check import check
@@ -9,7 +10,7 @@ from gaugeblock.conformance.check import check
 if TYPE_CHECKING:
     from gaugeblock.conformance.kernels.judging import RecordProperty
     from gaugeblock.fixtures.targets.kernels import KernelTarget
-    from gaugeblock.kernels.contract import Op
+    from gaugeblock.kernels.contract import Case, Op
 
 
 def applies(op: Op) -> bool:
@@ -18,14 +19,26 @@ def applies(op: Op) -> bool:
 
 
 FACTORS = {"rmse": 1.5, "maximum": 2.0}
+"""Twice PyTorch's largest error is what FlashAttention and QuACK allow themselves; the 1.5 is chosen here.
+
+Measured with right implementations, fp32 sums in blocks of 16 to 256 for RMSNorm and softmax of 4 × 4097 numbers: up to
+15 of 100 draws exceed one of the factors, since the rounding of one sum is an error of its whole row. The median of
+five draws is at most 1.42 and 1.58 times eager's. What is wrong by a little everywhere exceeds them in every draw.
+"""
+
+SEED = 4
+DRAWS = 5
+"""Where the first draw exceeds a factor, the median of so many decides."""
 
 
 @check(
     "KER-004",
     feature="kernels",
-    bound="RMSE ≤ 1.5 × eager's and maximum ≤ 2 × eager's (the rule of FlashAttention and QuACK); an eager result "
-    "better than the oracle rounded once counts as that",
+    bound="maximum ≤ 2 × eager's (the rule of FlashAttention and QuACK) and RMSE ≤ 1.5 × eager's (chosen here: other "
+    "right orders of a sum reach 1.42), of one draw or the median of five; an eager result better than the oracle "
+    "rounded once counts as that",
     sources=("https://github.com/amd/IRON/pull/139", "https://github.com/Dao-AILab/flash-attention"),
+    timeout=60,
 )
 def test_ker_004(kernels: KernelTarget, op: Op, record_property: RecordProperty) -> None:
     """The error over many elements is no larger than that of PyTorch's own unfused ops.
@@ -34,18 +47,33 @@ def test_ker_004(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     a bound that must allow for the worst order of a sum. Look at approximations of rsqrt, exp and reciprocal, and at
     constants that were shortened.
     """
-    from gaugeblock.conformance.kernels.errors import eager_outputs, error_sizes
+    from gaugeblock.conformance.kernels.errors import times_eager
     from gaugeblock.conformance.kernels.judging import claimed
 
     evidence = []
-    for case in claimed(kernels, op, op.some_cases(4, op.sizes.long, 4)):
-        oracle, outputs, eager = op.oracle(case), kernels.run(op, case), eager_outputs(kernels, op, case)
-        for name, expected in oracle.items():
-            ours, theirs = error_sizes(outputs[name], expected), error_sizes(eager[name], expected)
-            rounded = error_sizes(expected.to(case.dtype), expected)
-            evidence.append({"case": f"{case.label} {name}", "target": ours.rounded(), "eager": theirs.rounded()})
-            for what, factor in FACTORS.items():
-                mine, baseline = getattr(ours, what), max(getattr(theirs, what), getattr(rounded, what))
-                message = f"{case.label}: {what} of {name} {mine:.3g} exceeds {factor} × eager's {baseline:.3g}"
-                assert mine <= factor * baseline, message
+    cases = _drawn(op, 0)
+    place = {case.label: number for number, case in enumerate(cases)}
+    for case in claimed(kernels, op, cases):
+        draws = [times_eager(kernels, op, case)]
+        if _exceeded(draws):
+            again = (_drawn(op, draw)[place[case.label]] for draw in range(1, DRAWS))
+            draws += [times_eager(kernels, op, other) for other in again]
+        exceeded = _exceeded(draws)
+        assert not exceeded, f"{case.label}: of {len(draws)} draws the median {'; '.join(exceeded)}"
+        evidence.append({"case": case.label, "draws": len(draws), "times_eager": draws[0]})
     record_property("evidence", {"op": op.name, "cases": evidence})
+
+
+def _drawn(op: Op, draw: int) -> list[Case]:
+    return list(op.some_cases(4, op.sizes.long, SEED + draw))
+
+
+def _exceeded(draws: list[dict[str, dict[str, float]]]) -> list[str]:
+    """Return what exceeds its factor, a line each."""
+    lines = []
+    for name in draws[0]:
+        for what, factor in FACTORS.items():
+            times = median(draw[name][what] for draw in draws)
+            if not times <= factor:
+                lines.append(f"{what} of {name} is {times:.3g} × eager's, {factor} allowed")
+    return lines

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kernels import KernelTarget
     from gaugeblock.kernels.contract import Case, Op, Tensors
 
+ODD = (1, 63, 1000, 4097)
+"""Sizes at which masks go wrong: a single one, one below a power of two, no multiple of a tile, one above."""
+
 
 @check(
     "KER-012",
@@ -37,11 +40,18 @@ def test_ker_012(kernels: KernelTarget, op: Op, record_property: RecordProperty)
 
 
 def _shapes(op: Op, device: str) -> Iterator[Case]:
-    """Yield every dtype and variant in each shape; the interpreter takes 63 rows one by one, so there 17 after once."""
+    """Yield every dtype and variant in each shape.
+
+    The interpreter takes 63 rows one by one, so there 17 after once; and the sizes that are not the op's own once.
+    """
     sizes = op.sizes
     for rows, size in ((0, sizes.usual), (1, sizes.step), (5, sizes.odd), (1, sizes.long)):
         yield from op.some_cases(rows, size, 13)
-    yield from islice(op.some_cases(63, sizes.small, 13), 1 if device == "cpu" else None)
+    once = 1 if device == "cpu" else None
+    for size in ODD:
+        if size % sizes.step == 0 and size not in (sizes.step, sizes.odd, sizes.long):
+            yield from islice(op.some_cases(3, size, 13), once)
+    yield from islice(op.some_cases(63, sizes.small, 13), once)
     if device == "cpu":
         yield from islice(op.some_cases(17, sizes.small, 13), 1, None)
 

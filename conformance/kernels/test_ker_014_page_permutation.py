@@ -21,6 +21,7 @@ def applies(op: Op) -> bool:
     feature="kernels",
     bound="exact: the same keys and values in other pages give the same bits",
     sources=("https://github.com/flashinfer-ai/flashinfer/issues/3219",),
+    timeout=120,
 )
 def test_ker_014(kernels: KernelTarget, op: Op) -> None:
     """Where the pages of a context lie changes nothing.
@@ -28,10 +29,10 @@ def test_ker_014(kernels: KernelTarget, op: Op) -> None:
     Other values when pages move: a page is read by its position in place of its index in the block table, or
     neighbouring pages are taken for contiguous memory.
     """
-    from gaugeblock.conformance.kernels.judging import claimed, require_same_bits
+    from gaugeblock.conformance.kernels.judging import affordable, claimed, require_same_bits
     from gaugeblock.conformance.kernels.paging import permuted
 
-    for case in claimed(kernels, op, op.some_cases(4, op.sizes.usual, 15)):
+    for case in claimed(kernels, op, affordable(kernels, op, 4, op.sizes.usual, 15)):
         expected = kernels.run(op, case)
         for seed in (1, 2):
             moved = permuted(case, seed)

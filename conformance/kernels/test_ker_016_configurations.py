@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from gaugeblock.fixtures.targets.kernels import KernelTarget
     from gaugeblock.kernels.contract import Op
 
-EVERY_DTYPE = {"cpu": False, "cuda": True}
-"""Whether a configuration runs in every dtype and variant, each other code when compiled, or in one of them in turn."""
+CASES = {"cpu": 1, "cuda": None}
+"""Cases a configuration, in turn, those of the last dtype, in which engines serve, first.
+
+None: every dtype and variant, each of which is other code when it is compiled.
+"""
 
 
 @check(
@@ -28,9 +31,14 @@ EVERY_DTYPE = {"cpu": False, "cuda": True}
 def test_ker_016(kernels: KernelTarget, op: Op, record_property: RecordProperty) -> None:
     """Every configuration that an autotuner or a heuristic may choose is right, not only the one chosen here.
 
-    An autotuner takes the fastest, and a corrupting configuration is often fast. The message names it. Foreign
-    functions declare theirs by an attribute ``configs`` and take one as the keyword ``config``.
+    An autotuner takes the fastest, and a corrupting configuration is often fast. The message names it, and the evidence
+    all that ran: where another takes a configuration's place (a tile that does not suit the dtype, a kernel of another
+    card), nothing is said about it. Foreign functions declare theirs by an attribute ``configs`` and take one as the
+    keyword ``config``.
     """
+    from itertools import cycle, islice
+
+    from gaugeblock.conformance.kernels.configured import configured
     from gaugeblock.conformance.kernels.judging import claimed, judge, record
     from gaugeblock.conformance.kernels.layouts import nan_for_uninitialised
     from gaugeblock.conformance.outcome import unsupported
@@ -39,10 +47,12 @@ def test_ker_016(kernels: KernelTarget, op: Op, record_property: RecordProperty)
     if not configs:
         unsupported(f"{kernels.name}.{op.name} declares no tile configurations")
     evidence = []
-    cases = list(claimed(kernels, op, op.some_cases(5, op.sizes.usual, 17)))
+    cases = sorted(claimed(kernels, op, op.cases(5, op.sizes.usual, 17)), key=lambda case: case.dtype != op.dtypes[-1])
     for number, config in enumerate(configs):
-        for case in cases if EVERY_DTYPE[kernels.device] else [cases[number % len(cases)]]:
+        fitting = list(configured(kernels, op, config, cases))
+        count = min(CASES[kernels.device] or len(fitting), len(fitting))
+        for case in islice(cycle(fitting), number * count, (number + 1) * count):
             with nan_for_uninitialised():  # else what one leaves unwritten may hold what the last one wrote
-                outputs = kernels.call(op, kernels.place(case), {**case.params, "config": config})
-            evidence.append(judge(op, case, outputs, f"with {config}"))
+                outputs = kernels.run(op, case)
+            evidence.append(judge(op, case, outputs))
     record(record_property, op, kernels, evidence)

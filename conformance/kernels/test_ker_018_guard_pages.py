@@ -31,7 +31,7 @@ def test_ker_018(kernels: KernelTarget, op: Op) -> None:
     from gaugeblock.conformance.kernels.guard_pages import sanitized, small_cases, touched_outside
     from gaugeblock.conformance.kernels.judging import claimed
 
-    cases = list(claimed(kernels, op, small_cases(op), exact=False))
+    cases = list(claimed(kernels, op, small_cases(kernels, op), exact=False))
     if kernels.device == "cpu":
         lines = list(touched_outside(kernels, op, cases))
         assert not lines, "; ".join(lines)

@@ -14,7 +14,7 @@ ways = (add_rmsnorm, 4096, {"WHOLE": True}), (add_rmsnorm, 4096, {"WHOLE": False
 for module, hidden, own in ways:
     kernel = getattr(module, f"_{module.CONTRACT.name}_kernel")
     first, warps = module.config_for(hidden)
-    rows, cols = (1, first) if module is silu_and_mul else (first, hidden)
+    rows, cols = (1, first) if module is silu_and_mul else (max(1, first // hidden), hidden)
     names = kernel.arg_names
     constants = {"ROWS": rows, "COLS": cols, "OVERLAP": True, **own}
     kinds = {**dict.fromkeys(constants, "constexpr"), "eps": "fp32"}

@@ -12,7 +12,15 @@ import torch
 
 from gaugeblock.kernels.arguments import Refused
 from gaugeblock.kernels.bounds import budget_used
-from gaugeblock.kernels.extend_attention import CONTRACT, bound, extend_attention, make, oracle, visible_keys
+from gaugeblock.kernels.extend_attention import (
+    CONTRACT,
+    FEWEST_STEPS,
+    bound,
+    extend_attention,
+    make,
+    oracle,
+    visible_keys,
+)
 from gaugeblock.kernels.runtime import INTERPRETED
 
 DTYPES = CONTRACT.dtypes
@@ -219,5 +227,5 @@ def test_every_configuration_compiles_with_tensor_cores_and_wide_asynchronous_lo
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert len(lines) == 2 * len(CONTRACT.configs) - 1
+    assert len(lines) == 2 * len(set(CONTRACT.configs) - {FEWEST_STEPS}) - 1  # that one is the interpreter's
     assert set(lines) == {"bf16 True True True", "fp32 True False True", "hopper True True True"}

@@ -212,9 +212,8 @@ from triton.compiler import ASTSource
 from gaugeblock.kernels import _int8_linear_tiles as tiles
 kernel = tiles._int8_linear_kernel
 for c in (c for c in tiles.CONFIGS if isinstance(c, tiles.Config)):
-    constants = dict(BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, GROUP=c.group, SWAP=c.swap, BULK=c.bulk,
-                     BULK_OUT=c.bulk and c.bulk_out, PERSISTENT=c.persistent, SPECIALIZE=c.specialize,
-                     SUBTILES=c.subtiles, AHEAD=c.ahead > 0)
+    constants = dict(BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, GROUP=c.group, BULK=c.bulk,
+                     BULK_OUT=c.bulk and c.bulk_out, PERSISTENT=c.persistent, SUBTILES=c.subtiles, AHEAD=c.ahead > 0)
     described = dict(x=c.bulk, w=c.bulk, out=c.bulk and c.bulk_out)
     blocks = dict(x=("i8", c.block_m, c.block_k), w=("i8", c.block_n, c.block_k),
                   out=("bf16", c.block_m, c.block_n // c.subtiles))

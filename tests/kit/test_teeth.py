@@ -1,6 +1,7 @@
 """What the matrix says of a fault that its check does not name: what was heard instead, and again at the end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from gaugeblock.conformance import teeth as matrix
 from gaugeblock.conformance.cli.teeth import teeth
 from gaugeblock.conformance.verdict import VERDICT
+from gaugeblock.fixtures import needs
 from gaugeblock.fixtures.faults.record import find_fault
 
 FAULT = find_fault("watch-single-sample-alarms")
+ON_HOPPER = find_fault("kernels-extend-hopper-no-rescale")
 
 
 def check(outcome, message, name=FAULT.check, layer=FAULT.layer):
@@ -27,10 +30,10 @@ def heard(monkeypatch, capsys):
             (Path(command[command.index("--out") + 1]) / VERDICT).write_text(json.dumps(verdict))
             return True
 
-    def run(*checks):
+    def run(*checks, words=("--fault", FAULT.id)):
         Scripted.checks = list(checks)
         monkeypatch.setattr(matrix._Nurseries, "mine", lambda self: Scripted())
-        code = teeth.main(["--fault", FAULT.id], standalone_mode=False)
+        code = teeth.main(list(words), standalone_mode=False)
         return code, capsys.readouterr().out
 
     return run
@@ -74,3 +77,38 @@ def test_the_end_says_what_was_heard_instead(heard, checks, code, outcome, words
     assert found == code
     assert f"{outcome:9s}{FAULT.id}" in end
     assert words in end
+
+
+def test_what_needs_hardware_that_is_not_here_is_named_and_counted_apart(heard, monkeypatch, tmp_path):
+    monkeypatch.setattr(needs, "_here", lambda need: False)
+    words = ["--fault", FAULT.id, "--fault", ON_HOPPER.id, "--out", str(tmp_path / "kills.json")]
+    code, out = heard(check("failed", FAULT.message), words=words)
+    assert code == 0
+    assert f"not run  {ON_HOPPER.id}  needs a Hopper GPU" in out
+    assert "1 of 1 faults killed by the check that names them" in out
+    assert " ".join(out.split()).endswith("; not run for lack of the GPU that they need: 1")
+    kills = json.loads((tmp_path / "kills.json").read_text())
+    assert [fault["id"] for fault in kills["faults"]] == [FAULT.id]
+    assert kills["summary"]["not_run"] == {ON_HOPPER.id: "needs a Hopper GPU"}
+
+
+def test_where_the_hardware_is_they_run_like_the_others(heard, monkeypatch):
+    monkeypatch.setattr(needs, "_here", lambda need: need == "hopper")
+    killed = check("failed", ON_HOPPER.message, ON_HOPPER.check, ON_HOPPER.layer)
+    code, out = heard(killed, words=["--fault", ON_HOPPER.id])
+    assert code == 0
+    assert "1 of 1 faults killed" in out
+    assert "not run" not in out
+
+
+def test_nothing_that_could_run_is_no_success(heard, monkeypatch):
+    monkeypatch.setattr(needs, "_here", lambda need: False)
+    code, out = heard(words=["--fault", ON_HOPPER.id])
+    assert code == 3
+    assert "0 of 0 faults killed" in out
+
+
+def test_only_what_a_fault_asks_for_can_be_lacking(monkeypatch):
+    monkeypatch.setattr(needs, "_here", lambda need: False)
+    assert needs.lacking(FAULT) == ""
+    assert needs.lacking(replace(FAULT, needs="gpu")) == "needs a GPU"
