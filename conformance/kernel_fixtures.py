@@ -77,8 +77,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def kernels(request: pytest.FixtureRequest) -> KernelTarget:
     """The module under check: ``--gb-kernels``, or the reference kernels (in Triton's interpreter without a GPU).
 
-    Raises:
-        KitError: the module cannot be imported or holds no op.
+    A module that cannot be had has ended the run before, when the options were read.
     """
     try:
         from gaugeblock.fixtures.targets.kernels import load_kernels

@@ -20,7 +20,7 @@ from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
 from gaugeblock.conformance.verdict import EXIT_CODES, VERDICT, Run, build_verdict, write_outputs
-from gaugeblock.fixtures.errors import KitError, TargetGone, legal_name
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetGone, legal_name
 from gaugeblock.fixtures.faults.record import find_fault, planted
 from gaugeblock.fixtures.targets.int8_target import try_int8
 from gaugeblock.fixtures.targets.kv_target import try_kv
@@ -62,12 +62,13 @@ class KitSession:
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> KitSession:
-        """Read pytest's options; bad ones end the run with exit code 2 and one line."""
+        """Read pytest's options; bad ones end the run with one line and exit code 2, what is missing here with 4."""
         try:
             options, selection = read_options(config.getoption)
             prepare_out(config.getoption("gb_out"), [VERDICT])
         except KitError as error:
-            pytest.exit(f"gaugeblock: {error}", returncode=EXIT_CODES["usage"])
+            missing = isinstance(error, EnvironmentFault)
+            pytest.exit(f"gaugeblock: {error}", returncode=EXIT_CODES["error" if missing else "usage"])
         config.stash[OPTIONS] = options
         config.stash[TARGETS] = {}
         session = cls(options, selection, config.getoption("gb_out"))
@@ -279,8 +280,10 @@ class KitSession:
         terminalreporter.write_line(f"result: {verdict['result']}")
 
 
-def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
+def read_options(get: Callable[[str], Any], kernels_option: str = "--gb-kernels") -> tuple[TargetOptions, Selection]:
     """Build targets and selection from the ``gb_…`` options; every unknown name is refused.
+
+    ``kernels_option`` is how the user spells that one.
 
     Raises:
         KitError: what is wrong, with the legal names.
@@ -322,10 +325,8 @@ def read_options(get: Callable[[str], Any]) -> tuple[TargetOptions, Selection]:
         require_embedded(options)
     if options.fault:
         find_fault(options.fault)
-    if options.kernels and not _importable(options.kernels):
-        raise KitError(
-            f"no module {options.kernels!r} to hold to the kernel contracts: is it installed, or on PYTHONPATH?"
-        )
+    if options.kernels:
+        _require_kernels(options.kernels, kernels_option)
     if options.kv:
         if not _importable(options.kv.partition(":")[0]):
             raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")
@@ -350,6 +351,16 @@ def _require_ops(names: Iterable[str]) -> None:
         raise KitError("ops need torch and triton: pip install 'gaugeblock[gpu]'") from error
     for name in sorted(names):
         legal_name("op", name, load_contracts())
+
+
+def _require_kernels(name: str, option: str) -> None:
+    if not _importable(name):
+        raise KitError(f"no module {name!r} to hold to the kernel contracts: is it installed, or on PYTHONPATH?")
+    try:
+        from gaugeblock.fixtures.targets.kernels import load_kernels
+    except ModuleNotFoundError as error:
+        raise EnvironmentFault("kernels need torch and triton: pip install 'gaugeblock[gpu]'") from error
+    load_kernels(name, option)
 
 
 def _importable(module: str) -> bool:

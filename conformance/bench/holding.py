@@ -11,12 +11,12 @@ from gaugeblock.conformance.bench.baselines import baselines
 from gaugeblock.conformance.bench.budgets import BEST_PEER, Budget, Term, judge
 from gaugeblock.conformance.bench.ceilings import measure_ceilings
 from gaugeblock.conformance.bench.implementations import Implementation, load_peers, own
-from gaugeblock.conformance.bench.measure import free, hold, measure
+from gaugeblock.conformance.bench.measure import Entry, free, hold, measure, used
 from gaugeblock.conformance.bench.timing import Timer
 from gaugeblock.conformance.bench.traffic import composition_bytes, interpreted_bytes
 from gaugeblock.conformance.bench.workloads import WORKLOADS, Workload
 from gaugeblock.fixtures.targets.kernels import REFERENCE, KernelTarget
-from gaugeblock.kernels.contract import Op
+from gaugeblock.kernels.contract import Op, Tensors
 
 ROUNDS = 3
 COUNTED_ROWS = 8  # rows of the counted call: few, since the interpreter runs them one program after the other
@@ -24,12 +24,18 @@ COUNTED_ROWS = 8  # rows of the counted call: few, since the interpreter runs th
 
 @dataclass
 class Holding:
-    """What was measured, what of it is over budget or too noisy to say, and why nothing could be counted."""
+    """What was measured, what of it is wrong, over budget or too noisy to say, and why nothing could be counted."""
 
+    wrong: list[str] = field(default_factory=list)
     over: list[str] = field(default_factory=list)
     noisy: list[str] = field(default_factory=list)
     evidence: list[dict[str, Any]] = field(default_factory=list)
     uncounted: str = ""
+
+    def judge(self, label: str, entry: Entry) -> None:
+        """Keep what is wrong with the target: no time and no count makes up for it."""
+        if entry.fault:
+            self.wrong.append(f"{label}: {entry.fault}")
 
     def take(self, label: str, term: Term, verdict: str, value: float | None, reason: str) -> None:
         """Keep one verdict."""
@@ -54,6 +60,7 @@ def hold_to_times(
         shape = measure(workload, op, _contestants(kernels, op, budget), timer, ceilings, device, rounds=ROUNDS)
         hold(shape, budget, ceilings)
         assert shape.gate is not None
+        found.judge(workload.name, shape.entries[0])
         found.take(workload.name, budget.gate, shape.gate.verdict, shape.gate.value, shape.gate.reason)
         free()
     return found
@@ -81,11 +88,13 @@ def hold_to_bytes(kernels: KernelTarget, op: Op, budget: Budget) -> Holding:
     """
     found = Holding()
     case = op.make(COUNTED_ROWS, op.sizes.usual, _dtype(op), 22)
+    returned: list[Tensors] = []
     with interpreted_bytes() as kernel:
-        around = composition_bytes(kernels.functions[op.name], case)
+        around = composition_bytes(lambda *_, **__: returned.append(kernels.call(op, case.inputs, case.params)), case)
     if not kernel.launches and kernels.name != REFERENCE:
         found.uncounted = f"{kernels.name}.{op.name} runs no kernel in Triton's interpreter: its bytes can't be counted"
         return found
+    found.judge(case.label, Entry(kernels.name, "ours", budget_used=used(op, case, returned[0])))
     value = (kernel.total + around.total) / op.bytes_moved(case)
     judged = judge(budget.gate, budget.noise, [value])
     found.take(case.label, budget.gate, judged.verdict, value, judged.reason)

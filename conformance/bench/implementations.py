@@ -15,18 +15,15 @@ from typing import Any, Literal
 
 from gaugeblock.conformance.bench.timing import Call
 from gaugeblock.conformance.bench.workloads import Workload
+from gaugeblock.fixtures import peers
+from gaugeblock.fixtures.peers import LIBRARIES
 from gaugeblock.fixtures.targets.kernels import REFERENCE, KernelTarget
 from gaugeblock.kernels.contract import Case, Op
 
 Kind = Literal["ours", "eager", "compile", "peer", "baseline"]
 
-PEERS = {
-    "torch.compile": ("torch_compile", "torch"),
-    "sgl_kernel": ("sgl_kernel", "sglang-kernel"),
-    "flashinfer": ("flashinfer", "flashinfer-python"),
-    "liger_kernel": ("liger_kernel", "liger-kernel"),
-}
-"""Each peer's adapter in ``gaugeblock.fixtures.peers`` and the distribution that it needs."""
+PEERS = {("torch.compile" if adapter == "torch_compile" else adapter): adapter for adapter in LIBRARIES}
+"""Each peer's adapter in ``gaugeblock.fixtures.peers``, by the name that tables show."""
 
 WARM_UP_THREADS = 16  # each waits for a compiler that runs as a process of its own
 
@@ -74,10 +71,10 @@ class Peers:
 def load_peers() -> Peers:
     """Import the adapter of every peer that is installed."""
     modules, versions, missing = {}, {}, {}
-    for name, (adapter, distribution) in PEERS.items():
+    for name, adapter in PEERS.items():
         try:
-            modules[name] = importlib.import_module(f"gaugeblock.fixtures.peers.{adapter}")
-            versions[name] = metadata.version(distribution)
+            modules[name] = importlib.import_module(f"{peers.__name__}.{adapter}")
+            versions[name] = metadata.version(LIBRARIES[adapter])
         except ModuleNotFoundError as error:
             missing[name] = f"not installed (no module {error.name})"
         except metadata.PackageNotFoundError:

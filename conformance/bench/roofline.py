@@ -76,8 +76,7 @@ def roofline(card: str, ceilings: Ceilings, shapes: Sequence[Shape]) -> str:
 
 def _point(number: int, shape: Shape, colour: str, ceilings: Ceilings) -> Point:
     factor = ceilings.int8_factor(shape.op)
-    others = [e for e in shape.entries[1:] if e.kind != "baseline" and _rate(shape, e)]
-    rival = max(others, key=lambda entry: _rate(shape, entry) or 0.0, default=None)
+    rival = shape.best_rival()
     ours = shape.entries[0]
     return Point(
         number,

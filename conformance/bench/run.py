@@ -55,12 +55,8 @@ class Report:
             for entry in shape.entries:
                 if entry.outcome == "impossible":
                     found.append(f"{where}: {entry.name}: {entry.message}")
-            ours = shape.entries[0]
-            worst = max(ours.budget_used.values(), default=0.0)
-            if worst > 1:
-                found.append(f"{where}: {ours.name} uses {worst:.2f} of its error budget")
-            if ours.outcome == "failed":
-                found.append(f"{where}: {ours.name}: {ours.message}")
+                if entry.kind == "ours" and entry.fault:
+                    found.append(f"{where}: {entry.name}: {entry.fault}")
         return found
 
     def as_json(self) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gaugeblock.conformance.bench.budgets import Judged
+from gaugeblock.conformance.bench.measure import ANOTHER_ROUNDING, Entry, Shape
 from gaugeblock.conformance.bench.memory import Memory
 from gaugeblock.conformance.bench.timing import Times
 
 if TYPE_CHECKING:
-    from gaugeblock.conformance.bench.measure import Entry, Shape
     from gaugeblock.conformance.bench.run import Report
 
 WIDTH = 118
@@ -23,8 +23,9 @@ def render(report: Report) -> str:
         f"in-run ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s, bf16 matrix product {ceilings['bf16_tflop_s']:.0f} "
         f"TFLOP/s, int8 {ceilings['int8_top_s'] or '—'} TOP/s",
         "R: modelled bytes a second ÷ the copy's; GEMM: operations a second ÷ the matrix product's; error: the largest",
-        "share of the error budget; MiB: the call's peak above its inputs. µs a call (p10…p90 over all rounds); graph:",
-        "replayed from a CUDA graph, as decode runs.",
+        f"share of the error budget; above {ANOTHER_ROUNDING:g}, which no rounding explains, compared with nothing.",
+        "MiB: the call's peak above its inputs. µs a call (p10…p90 over all rounds); graph: replayed from a",
+        "CUDA graph, as decode runs; × ours: both in a graph, or both launched where one cannot be captured.",
     ]
     versions = ", ".join(f"{name} {version}" for name, version in report.peers.versions.items())
     lines += [f"peers: {versions or 'none'}", *(f"  {n}: {why}" for n, why in report.peers.missing.items())]
@@ -50,8 +51,7 @@ def _shape(shape: Shape) -> list[str]:
         f"{shape.op} {shape.label} {shape.dtype}   {verdicts}",
         f"  {'':20} {'launch µs':28} {'graph µs':26} {names}",
     ]
-    ours = shape.entries[0].best()
-    return lines + [_entry(entry, ours, shape.flops) for entry in shape.entries]
+    return lines + [_entry(entry, shape.entries[0], shape.flops) for entry in shape.entries]
 
 
 def _verdict(name: str, judged: Judged) -> str:
@@ -61,11 +61,12 @@ def _verdict(name: str, judged: Judged) -> str:
     return f"{name} {judged.term}{against}:{value} {judged.verdict.upper()}{why}"
 
 
-def _entry(entry: Entry, ours: Times | None, flops: int) -> str:
+def _entry(entry: Entry, ours: Entry, flops: int) -> str:
     if entry.outcome in ("unsupported", "failed"):
         return f"  {entry.name:20} {entry.outcome}: {entry.message}"[:WIDTH]
     times = entry.best()
-    relative = f"{times.median / ours.median:7.3f}" if times and ours else f"{'—':>7}"
+    pair = entry.beside(ours)
+    relative = f"{pair[0].median / pair[1].median:7.3f}" if pair else f"{'—':>7}"
     rate = "—" if times is None else f"{flops / times.median / 1e6:.1f}"
     error = max(entry.budget_used.values(), default=None)
     cells = (
@@ -85,14 +86,14 @@ def _number(value: float | None, width: int = 6) -> str:
 
 
 def _summary(shapes: list[Shape]) -> list[str]:
-    """One line a shape: the verdicts, ours and the best of the others."""
+    """One line a shape: the verdicts, ours and the best of the others, which may be one that no graph could hold."""
     lines = [f"{'op and shape':44} {'ours µs':>9} {'best other µs':>26}  gate           goal"]
     for shape in shapes:
         ours = shape.entries[0].best()
-        others = [(e.name, t) for e in shape.entries[1:] if e.kind != "baseline" and (t := e.best()) is not None]
-        name, best = min(others, key=lambda pair: pair[1].median, default=("none", None))
+        best = shape.best_rival()
         own = "—" if ours is None else f"{ours.median:.2f}"
-        rival = name if best is None else f"{name} {best.median:.2f}"
+        rival = "none" if best is None or (times := best.best()) is None else f"{best.name} {times.median:.2f}"
+        rival += " launch" if best is not None and best.graph is None and shape.mode == "graph" else ""
         gate, goal = (judged.verdict if judged else "none" for judged in (shape.gate, shape.goal))
         lines.append(f"{shape.op + ' ' + shape.label:44} {own:>9} {rival:>26}  {gate:14} {goal}")
     counts = {n: sum(s.gate is not None and s.gate.verdict == n for s in shapes) for n in ("met", "missed")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -18,8 +20,10 @@ ROUNDS = 5
 LAUNCHES = 12  # timed launches a round
 REPLAYS = 8  # timed replays of a graph a round; every round captures it anew
 GRAPH_LAUNCHES = 64  # of a graph at least: a decode step has hundreds, and its first and last are not what counts
+GRAPH_ENOUGH = 20_000.0  # µs: in a graph that takes this long they count nothing, be its launches fewer
 HEAD_START = 40_000_000  # cycles that the GPU idles while the CPU queues the launches, about 20 ms
 _cuda: Any = torch.cuda  # its classes carry no types
+_c: Any = torch._C  # nor does what they call
 L2_CACHES = 5  # the rotated inputs exceed so many of them together
 
 
@@ -101,17 +105,18 @@ def _replays(calls: Sequence[Call]) -> list[float]:
 
     Where a graph's memory happens to lie changes a kernel of a few microseconds by 10%: each round captures anew.
     """
-    calls = [*calls] * -(-GRAPH_LAUNCHES // len(calls))
-    stream = _cuda.Stream()
+    stream, (begin, end) = _cuda.Stream(), _events()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for call in calls[:3]:
             call()
+        begin.record()
+        calls[0]()
+        end.record()
+    end.synchronize()
     torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
+    calls = [*calls] * repeats(len(calls), 1000 * begin.elapsed_time(end))
+    graph = captured(calls)
     graph.replay()
     torch.cuda.synchronize()
     times = []
@@ -123,6 +128,32 @@ def _replays(calls: Sequence[Call]) -> list[float]:
         end.synchronize()
         times.append(1000 * begin.elapsed_time(end) / len(calls))
     return times
+
+
+def repeats(sets: int, microseconds: float) -> int:
+    """Return how often a graph goes through ``sets`` calls, each of which takes about so long."""
+    launches = min(GRAPH_LAUNCHES, GRAPH_ENOUGH / max(microseconds, 1.0))
+    return max(1, math.ceil(launches / sets))
+
+
+def captured(calls: Sequence[Call]) -> Any:
+    """Return a graph of the calls, one after the other.
+
+    A capture that fails leaves no trace. By itself PyTorch stays on the capture's stream, and until pytorch#180395 its
+    allocator takes the capture for one still under way, so that the next ``empty_cache`` raises.
+    """
+    graph, pool, stream = _cuda.CUDAGraph(), _cuda.graph_pool_handle(), _cuda.current_stream()
+    try:
+        with _cuda.graph(graph, pool=pool):
+            for call in calls:
+                call()
+    except BaseException:
+        _cuda.set_stream(stream)
+        with suppress(RuntimeError, AttributeError):  # the capture did end; or a PyTorch that has no such call
+            _c._cuda_endAllocateToPool(_cuda.current_device(), pool)
+            _c._cuda_releasePool(_cuda.current_device(), pool)
+        raise
+    return graph
 
 
 def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from gaugeblock.conformance.bench.timing import Mode
 class Workload:
     """One op at one shape, with the arguments of its ``Op.workload``.
 
-    ``mode``: ``graph`` for a decode step, which an engine replays from a graph; its single launches are timed too.
+    ``mode``: ``graph`` for a decode step, which an engine replays from a graph; its single launches are timed too, and
+    are all that counts of an implementation that cannot be captured.
     """
 
     op: str
@@ -61,14 +62,14 @@ WORKLOADS: tuple[Workload, ...] = (
     _int8(4096),
     _int8(16, "graph"),
     _int8(1, "graph", quick=False),
-    Workload("decode_attention", "64 × 8192, GQA 32/8", {"rows": 64, "size": 8192}),
+    Workload("decode_attention", "64 × 8192, GQA 32/8", {"rows": 64, "size": 8192}, "graph"),
     Workload("extend_attention", "2048 on 8192, GQA 32/8", {"tokens": 2048, "prefix": 8192}),
-    Workload("sampling", "64×128256, top-k 50, top-p .9", {"rows": 64, "vocab": 128256}, dtype=torch.float32),
+    Workload("sampling", "64×128256, top-k 50, top-p .9", {"rows": 64, "vocab": 128256}, "graph", torch.float32),
 )
 
 
-def workloads(op: str | None = None, *, quick: bool = False) -> Iterator[Workload]:
-    """Yield the workloads, of one op or of all; ``quick`` leaves out the second of two alike."""
+def workloads(ops: Collection[str] = (), *, quick: bool = False) -> Iterator[Workload]:
+    """Yield the workloads, of some ops or of all; ``quick`` leaves out the second of two alike."""
     for workload in WORKLOADS:
-        if (op is None or workload.op == op) and (workload.quick or not quick):
+        if (not ops or workload.op in ops) and (workload.quick or not quick):
             yield workload

@@ -20,12 +20,12 @@ def bench() -> None:
 
 
 @bench.command("kernels")
-@click.option("--op", "op_name", metavar="NAME", help="one op alone")
+@click.option("--op", "ops", multiple=True, metavar="NAME", help="this op alone; repeatable")
 @click.option("--kernels", "module", metavar="MODULE", help="your module in place of the reference kernels")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT, show_default=True)
 @click.option("--quick", is_flag=True, help="fewer shapes and rounds: a look, not a verdict")
 @click.option("--no-peers", is_flag=True, help="only the target, PyTorch eager and the baselines")
-def kernels_command(op_name: str | None, module: str | None, out: Path, quick: bool, no_peers: bool) -> int:
+def kernels_command(ops: tuple[str, ...], module: str | None, out: Path, quick: bool, no_peers: bool) -> int:
     """Time the fused kernels beside eager, torch.compile and the installed peers, on one GPU in one run.
 
     Writes bench-kernels.txt, bench-kernels.json and roofline.svg. Every implementation is judged by its contract at the
@@ -40,8 +40,11 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
     from gaugeblock.fixtures.targets.kernels import load_kernels
     from gaugeblock.kernels.contract import load_contracts
 
-    if op_name is not None:
-        legal_name("op", op_name, load_contracts())
+    for name in ops:
+        legal_name("op", name, load_contracts())
+    chosen = list(workloads(ops, quick=quick))
+    if untimed := sorted(set(ops) - {workload.op for workload in chosen}):
+        raise KitError(f"no timed shape of {', '.join(untimed)}{' with --quick' if quick else ''}")
     kernels = load_kernels(module)
     if not torch.cuda.is_available():
         raise EnvironmentFault(
@@ -49,9 +52,6 @@ def kernels_command(op_name: str | None, module: str | None, out: Path, quick: b
             "holds the kernels to everything but time"
         )
     prepare_out(out)
-    chosen = list(workloads(op_name, quick=quick))
-    if not chosen:
-        raise KitError(f"{op_name} is not among the timed shapes")
     peers = Peers({}, {}, {}) if no_peers else load_peers()
     report = run(
         kernels,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from gaugeblock.conformance.out import prepare_out
 from gaugeblock.fixtures.embedded import given_model, tiny_model
@@ -15,14 +16,14 @@ from gaugeblock.fixtures.targets.options import TargetOptions
 if TYPE_CHECKING:
     from gaugeblock.conformance.profiling.study import Study
 
-OURS = ("profile.json", "trace.json", "trace-fused.json")
+OURS = ("profile.json", "trace.json", "trace-fused.json", "engine/profile.json")
 WRONG = 1
 WIDE = 150
 
 
 @click.command()
 @click.option("--model", type=Path, metavar="PATH", help="A Hugging Face folder; the tiny model of the kit by default.")
-@click.option("--engine-url", metavar="URL", help="Profile a live engine instead, through its /start_profile.")
+@click.option("--engine-url", metavar="URL", help="Profile a live engine by its /start_profile; with --model, both.")
 @click.option("--trace", type=Path, metavar="FILE", help="Read a trace of torch.profiler that is there already.")
 @click.option("--prompt-tokens", type=int, default=128, show_default=True, help="Tokens of the prefill.")
 @click.option("--decode-tokens", type=int, default=8, show_default=True, help="Decode steps.")
@@ -35,7 +36,9 @@ WIDE = 150
     "--out", type=Path, default=Path("gaugeblock-profile"), show_default=True, help="profile.json, trace.json."
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
 def profile(
+    context: click.Context,
     model: Path | None,
     engine_url: str | None,
     trace: Path | None,
@@ -51,29 +54,39 @@ def profile(
 ) -> int:
     """Profile a model operator by operator, name what to fuse, and re-measure with the fused op in place.
 
-    Writes profile.json, trace.json (open it in Perfetto or chrome://tracing) and trace-fused.json.
+    Writes profile.json, trace.json (open it in Perfetto or chrome://tracing) and trace-fused.json. With both --model
+    and --engine-url the engine is profiled first, its report goes to the folder engine of --out, and then the model
+    here: an engine's modules cannot be replaced from outside. --trace and --nsys go with neither of the others, but
+    --nsys may be told the --engine-url at which the engine that it starts will answer.
 
     Exit codes: 0 measured, 1 a replacement failed or changed the model's outputs, 2 usage, 4 the engine is not
-    reachable or the device missing.
+    reachable, or the device or nsys missing.
     """
     _refuse_contradictions(model, engine_url, trace, nsys, command)
+    here = not trace and not nsys and (model is not None or not engine_url)
+    _refuse_idle(context, here, engine_url)
+    if model is not None:
+        given_model(model)
     prepare_out(out, OURS)
     options = TargetOptions(engine_urls=(engine_url,) if engine_url else (), api_key_env=api_key_env)
     if nsys:
         from gaugeblock.conformance.profiling.nsys import wrap
 
         return wrap(list(command), engine_url, options.api_key, prompt_tokens, decode_tokens, out)
+    if trace:
+        from gaugeblock.conformance.profiling.study import read_study
+
+        return _finish(read_study(str(trace), trace, None), out)
+    status = 0
     if engine_url:
         from gaugeblock.conformance.profiling.live import profile_engine
 
         study = profile_engine(engine_url, options.api_key, prompt_tokens, decode_tokens, out)
-    elif trace:
-        from gaugeblock.conformance.profiling.study import read_study
-
-        study = read_study(str(trace), trace, None)
-    else:
+        status = _finish(study, out / "engine" if here else out)
+    if here:
         study = _model(model or tiny_model(), dtype, device, prompt_tokens, decode_tokens, out, not no_fuse)
-    return _finish(study, out)
+        status = max(status, _finish(study, out))
+    return status
 
 
 def _refuse_contradictions(
@@ -83,13 +96,26 @@ def _refuse_contradictions(
         raise KitError("--nsys needs the command to run: gaugeblock profile --nsys -- python -m sglang.launch_server …")
     if command and not nsys:
         raise KitError(f"what is {command[0]!r}? Only --nsys takes a command")
-    named = [name for name, given in (("--model", model), ("--engine-url", engine_url), ("--trace", trace)) if given]
-    if len(named) > 1 or (nsys and named not in ([], ["--engine-url"])):
-        raise KitError(f"{' and '.join([*named, *(['--nsys'] if nsys else [])])} exclude each other")
+    given = (("--model", model), ("--engine-url", engine_url), ("--trace", trace), ("--nsys", nsys))
+    named = [name for name, value in given if value]
+    if len(named) > 1 and named not in (["--model", "--engine-url"], ["--engine-url", "--nsys"]):
+        raise KitError(f"{' and '.join(named)} exclude each other: each is another thing to profile")
+
+
+def _refuse_idle(context: click.Context, here: bool, engine_url: str | None) -> None:
+    """Refuse options that were given and would change nothing in what is profiled."""
+    heard = {"prompt_tokens", "decode_tokens"} if here or engine_url else set()
+    heard |= {"dtype", "device", "no_fuse"} if here else set()
+    heard |= {"api_key_env"} if engine_url else set()
+    options = ("prompt_tokens", "decode_tokens", "dtype", "device", "no_fuse", "api_key_env")
+    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if idle := ["--" + name.replace("_", "-") for name in given if name not in heard]:
+        modes = [mode for mode in ("model", "engine_url", "trace", "nsys") if context.params[mode]]
+        what = " and ".join("--" + mode.replace("_", "-") for mode in modes) or "the tiny model"
+        raise KitError(f"{', '.join(idle)} would change nothing with {what}")
 
 
 def _model(folder: Path, dtype: str, device: str | None, prompt: int, decode: int, out: Path, fuse: bool) -> Study:
-    given_model(folder)
     import torch
     from rich.console import Console
 

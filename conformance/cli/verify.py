@@ -66,7 +66,7 @@ def verify(layers: tuple[str, ...], out: str | None, **given: Any) -> int:
     3 partial or inconclusive, 4 the kit or the environment failed.
     """
     options = {_NAMES.get(key, f"gb_{key}"): value for key, value in given.items()}
-    read_options(options.__getitem__)  # misuse ends here, before anything starts
+    read_options(options.__getitem__, "--kernels")  # misuse ends here, before anything starts
     layers = layers or (("kernels",) if given["ops"] else ())  # an op is one of the kernels
     prepare_out(out, [VERDICT])
     args = _pytest_args(options)

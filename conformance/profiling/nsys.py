@@ -33,12 +33,12 @@ def wrap(command: list[str], url: str | None, api_key: str | None, prompt: int, 
     sends one request, and ends it.
 
     Raises:
-        KitError: nsys is not on the PATH, or there is no such command.
-        EnvironmentFault: the engine ended or did not answer in time.
+        KitError: there is no such command.
+        EnvironmentFault: nsys is not on the PATH, or the engine ended or did not answer in time.
     """
     nsys = shutil.which("nsys")
     if nsys is None:
-        raise KitError(
+        raise EnvironmentFault(
             "nsys is not on the PATH: install NVIDIA Nsight Systems (developer.nvidia.com/nsight-systems), or profile "
             "without it: gaugeblock profile --engine-url URL"
         )

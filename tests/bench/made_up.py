@@ -61,7 +61,7 @@ def small(workload):
 
 def small_workloads(op=None):
     """Return every workload at a size for the CPU."""
-    return [small(workload) for workload in workloads(op)]
+    return [small(workload) for workload in workloads([op] if op else [])]
 
 
 def shrink_ceilings(monkeypatch):

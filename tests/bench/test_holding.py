@@ -1,11 +1,13 @@
 """An op against its budget: by made-up times, and by counted bytes."""
 
+import re
+
 import pytest
 import torch
 
 from gaugeblock.conformance.bench.budgets import Budget, Term, load_budgets
 from gaugeblock.conformance.bench.holding import budgeted, hold_to_bytes, hold_to_times
-from gaugeblock.fixtures.targets.kernels import KernelTarget, load_kernels
+from gaugeblock.fixtures.targets.kernels import KernelTarget
 from gaugeblock.kernels.contract import load_contracts
 
 from .made_up import Timer, small_workloads
@@ -15,10 +17,20 @@ SHAPES = tuple(small_workloads("softmax"))
 BUDGET = Budget(Term("r", at_least=0.5), None, 0.03, "made up")
 
 
-def held(times):
-    """Hold softmax; a copy takes 10⁷ µs, so that R is 1 where the kernel takes as long for as many bytes."""
-    timer = Timer(lambda name: times() if name.endswith("softmax.softmax") else 1e7 if name.endswith("copy_") else None)
-    return hold_to_times(load_kernels(None), SOFTMAX, {SHAPES[0].name: BUDGET}, timer, "cpu", SHAPES)
+def held(times, function=SOFTMAX.kernel):
+    """Hold a softmax; a copy takes 10⁷ µs, so that R is 1 where the kernel takes as long for as many bytes."""
+    name = f"{function.__module__}.{function.__name__}"
+    timer = Timer(lambda called: times() if called == name else 1e7 if called.endswith("copy_") else None)
+    target = KernelTarget("made_up", {"softmax": function}, "cpu")
+    return hold_to_times(target, SOFTMAX, {SHAPES[0].name: BUDGET}, timer, "cpu", SHAPES)
+
+
+def zeros(x):
+    return torch.zeros_like(x)
+
+
+def broken(x):
+    raise RuntimeError("out of registers")
 
 
 def at(share):
@@ -28,7 +40,7 @@ def at(share):
 
 def test_fast_enough_is_met():
     found = held(lambda: at(0.9))
-    assert found.over == found.noisy == []
+    assert found.wrong == found.over == found.noisy == []
     assert found.evidence[0]["value"] == pytest.approx(0.9)
 
 
@@ -41,6 +53,17 @@ def test_noise_is_neither():
     found = held(lambda: at(next(rounds)))
     assert found.over == []
     assert "between rounds" in found.noisy[0]
+
+
+@pytest.mark.parametrize("share", [0.9, 1.9])
+def test_fast_and_wrong_is_wrong_even_where_no_time_could_be_as_short(share):
+    found = held(lambda: at(share), zeros)
+    assert re.fullmatch(r"softmax 4096×32000: wrong result, [1-9]\d\d[.\d]* of its error budget", found.wrong[0])
+    assert found.evidence[0]["verdict"] == "not judged"
+
+
+def test_what_raises_at_a_timed_shape_is_wrong_not_noisy():
+    assert held(lambda: at(0.9), broken).wrong == ["softmax 4096×32000: RuntimeError: out of registers"]
 
 
 def test_only_shapes_with_a_budget_are_timed():
@@ -62,6 +85,17 @@ def test_a_second_launch_is_over_the_budget_of_bytes():
         return SOFTMAX.kernel(x)
 
     assert "measured 2.000" in bytes_of(twice).over[0]
+
+
+def test_few_bytes_are_no_merit_of_a_wrong_result():
+    found = bytes_of(lambda x: SOFTMAX.kernel(x) * 1.1)
+    assert "wrong result" in found.wrong[0]
+    assert found.wrong[0].startswith("softmax 8×1000")
+    assert bytes_of(SOFTMAX.kernel).wrong == []
+
+
+def test_zeros_that_no_kernel_wrote_are_wrong_in_the_reference():
+    assert bytes_of(zeros, "gaugeblock.kernels").wrong
 
 
 def test_a_hidden_copy_is_over_the_budget_of_bytes():

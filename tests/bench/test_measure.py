@@ -1,14 +1,16 @@
 """One shape with made-up times: who is measured, who is not and why, and what is too fast to be true."""
 
 from functools import partial
+from itertools import repeat
 
 import pytest
 import torch
 
+from gaugeblock.conformance.bench import measure as measuring
 from gaugeblock.conformance.bench.budgets import BEST_PEER, Budget, Term
 from gaugeblock.conformance.bench.ceilings import Ceilings
 from gaugeblock.conformance.bench.implementations import Implementation
-from gaugeblock.conformance.bench.measure import WRONG, hold, measure
+from gaugeblock.conformance.bench.measure import ANOTHER_ROUNDING, WRONG, hold, measure
 from gaugeblock.conformance.bench.workloads import WORKLOADS
 from gaugeblock.kernels.arguments import Unclaimed
 from gaugeblock.kernels.contract import load_contracts
@@ -16,6 +18,7 @@ from gaugeblock.kernels.contract import load_contracts
 from .made_up import Timer, small
 
 SILU = load_contracts()["silu_and_mul"]
+CEILINGS = Ceilings(1.0, 1e9, None, [partial(torch.zeros, 1)])
 LAUNCH, GRAPH = (small(w) for w in WORKLOADS if w.op == "silu_and_mul")
 
 
@@ -29,6 +32,15 @@ def ours(x):
 
 def zeros(x):
     return torch.zeros_like(SILU.eager(x))
+
+
+def rounded_thrice(x):
+    gate, up = x.chunk(2, dim=-1)
+    return gate * torch.sigmoid(gate) * up  # each of the three is rounded to the dtype of x
+
+
+def too_few_bits(x):
+    return SILU.eager(x.float()).to(torch.float8_e4m3fn).to(x.dtype)
 
 
 def nan(x):
@@ -45,13 +57,12 @@ def broken(x):
 
 def run(workload, implementations, times, copied=1.0):
     """Measure silu_and_mul; the slower a copy (µs), the larger is R."""
-    ceilings = Ceilings(1.0, 1e9, None, [partial(torch.zeros, 1)])
 
     def answer(name):
         short = name.rpartition(".")[2]
         return copied if short == "zeros" and ".test" not in name else times.get(short)
 
-    return measure(workload, SILU, implementations, Timer(answer), ceilings, "cpu", rounds=3)
+    return measure(workload, SILU, implementations, Timer(answer), CEILINGS, "cpu", rounds=3)
 
 
 def entries(*functions, kind="peer"):
@@ -90,13 +101,21 @@ def test_what_is_not_offered_is_unsupported_and_what_raises_has_failed():
 
 
 def test_a_capture_that_is_refused_leaves_the_launches():
-    times = iter([5.0] * 3 + [RuntimeError("capture")] * 3)
-    ceilings = Ceilings(1.0, 1e9, None, [partial(torch.zeros, 1)])
+    times = iter([5.0, RuntimeError("capture"), 5.0, 5.0])
     timer = Timer(lambda name: next(times) if name.endswith("ours") else 1.0)
-    shape = measure(GRAPH, SILU, entries(ours), timer, ceilings, "cpu", rounds=3)
+    shape = measure(GRAPH, SILU, entries(ours), timer, CEILINGS, "cpu", rounds=3)
     assert shape.entries[0].outcome == "measured"
     assert shape.entries[0].message == "graph: RuntimeError: capture"
     assert shape.entries[0].best() is shape.entries[0].launch
+
+
+def test_who_fails_late_in_a_graph_keeps_its_launches_and_costs_nobody_anything():
+    times = iter([5.0, 2.0, 5.0, RuntimeError("capture"), 5.0])
+    timer = Timer(lambda name: next(times) if name.endswith("ours") else 9.0)
+    shape = measure(GRAPH, SILU, entries(ours, eager), timer, CEILINGS, "cpu", rounds=3)
+    assert shape.entry("ours").launch.rounds == (5.0, 5.0, 5.0)
+    assert shape.entry("ours").graph is None
+    assert shape.entry("eager").graph.rounds == (9.0, 9.0, 9.0)
 
 
 def test_r_is_the_modelled_bytes_over_those_of_the_copy_of_the_same_round():
@@ -119,11 +138,48 @@ def held(shape, one):
     return shape.gate
 
 
-def test_the_best_peer_is_the_fastest_that_is_no_baseline():
-    shape = run(LAUNCH, entries(ours, eager, zeros), {"ours": 5.0, "eager": 9.0})
-    shape.entries[1].kind = "baseline"
+@pytest.mark.parametrize("kind", ["baseline", "ours"])
+def test_the_best_peer_is_the_fastest_that_is_no_baseline_and_not_ours(kind):
+    shape = run(LAUNCH, entries(ours, eager, rounded_thrice), {"ours": 5.0, "eager": 4.0, "rounded_thrice": 10.0})
+    shape.entries[1].kind = kind
     gate = held(shape, budget(against=BEST_PEER, at_most=1.0))
-    assert (gate.verdict, gate.against, gate.value) == ("met", "zeros", pytest.approx(5.0 / 1000))
+    assert (gate.verdict, gate.against, gate.value) == ("met", "rounded_thrice", 0.5)
+
+
+def test_a_peer_that_honest_rounding_does_not_explain_is_not_the_one_to_beat():
+    times = {"ours": 5.0, "zeros": 1.0, "nan": 1.0, "too_few_bits": 1.0, "rounded_thrice": 4.0, "eager": 9.0}
+    shape = run(LAUNCH, entries(ours, zeros, nan, too_few_bits, rounded_thrice, eager), times)
+    assert 1 < shape.entry("rounded_thrice").error <= ANOTHER_ROUNDING < shape.entry("too_few_bits").error
+    gate = held(shape, budget(against=BEST_PEER, at_most=1.0))
+    assert (gate.verdict, gate.against, gate.value) == ("missed", "rounded_thrice", 5.0 / 4.0)
+
+
+def test_against_a_wrong_peer_nothing_is_judged():
+    shape = run(LAUNCH, entries(ours, zeros), {"ours": 5.0, "zeros": 9.0})
+    gate = held(shape, budget(against="zeros", at_most=1.0))
+    assert (gate.verdict, gate.reason) == ("not judged", "zeros is wrong")
+
+
+@pytest.mark.parametrize("function", [eager, rounded_thrice, zeros, nan])
+def test_a_wrong_result_of_ours_meets_nothing(function):
+    """Not even one that a peer may have: ours is held to the bound itself."""
+    shape = run(LAUNCH, entries(function, ours), {function.__name__: 5.0, "ours": 9.0})
+    gate = held(shape, budget(against="ours", at_most=1.0))
+    assert gate.verdict == "not judged"
+    assert "of its error budget" in gate.reason
+
+
+def test_a_share_just_above_the_budget_is_not_rounded_into_it(monkeypatch):
+    monkeypatch.setattr(measuring, "shares", lambda *_: {"out": 1.00001})
+    assert run(LAUNCH, entries(ours), {"ours": 5.0}).entries[0].fault
+
+
+def test_without_a_graph_of_one_the_launches_of_both_are_compared():
+    answers = {"ours": iter([6.0, 2.0] * 3), "eager": iter([3.0, RuntimeError("capture"), 3.0, 3.0])}
+    timer = Timer(lambda name: next(answers.get(name.rpartition(".")[2], repeat(1.0))))
+    shape = measure(GRAPH, SILU, entries(ours, eager), timer, CEILINGS, "cpu", rounds=3)
+    gate = held(shape, budget(against="eager", at_most=1.0))
+    assert (gate.verdict, gate.value) == ("missed", 2.0)
 
 
 def test_slower_than_the_named_baseline_is_missed():

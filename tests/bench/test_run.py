@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from importlib import resources
 
 import jsonschema
@@ -9,6 +10,7 @@ import pytest
 
 from gaugeblock.conformance.bench.implementations import Peers
 from gaugeblock.conformance.bench.run import run
+from gaugeblock.fixtures.faults.record import planted
 from gaugeblock.fixtures.targets.kernels import load_kernels
 
 from .made_up import Timer, small_workloads
@@ -63,6 +65,45 @@ def test_a_missed_gate_is_a_problem(tmp_path):
     assert report.problems() == data["problems"]
     assert "softmax 4096×32000: gate R ≥ 0.88 missed" in data["problems"][0]
     assert "gates met: 0, missed: 2" in text
+
+
+def test_a_wrong_result_is_a_problem_whatever_its_time(tmp_path):
+    with planted("kernels-softmax-nothing-computed"):
+        report = bench(tmp_path, [wide(w) for w in small_workloads("softmax")])[0]
+    assert [problem for problem in report.problems() if "wrong result" in problem] == [
+        f"softmax {label}: ours: wrong result, {shape.entries[0].error:.4g} of its error budget"
+        for label, shape in zip(("4096×32000", "1024×128256"), report.shapes, strict=True)
+    ]
+    assert {shape.gate.verdict for shape in report.shapes} == {"not judged"}
+
+
+def wide(workload):
+    """The fault that is planted leaves fewer rows alone."""
+    return replace(workload, shape={"rows": 8, "columns": 64})
+
+
+def test_the_best_of_the_others_is_no_other_call_of_ours(tmp_path):
+    def times(name):
+        return 5.0 if name.endswith("int8_linear.int8_linear") else 9.0 if name.endswith("int8_linear.eager") else None
+
+    report, _, text = bench(tmp_path, small_workloads("int8_linear")[:1], times=times)
+    assert [entry.name for entry in report.shapes[0].entries][:3] == ["ours", "ours, plain call", "eager"]
+    line = next(line for line in text.splitlines() if line.startswith("int8_linear 4096×4096→4096  "))
+    assert "eager 9.00" in line
+    tips = [element.text for element in ET.parse(tmp_path / "roofline.svg").iter() if element.tag.endswith("title")]
+    assert any("4096×4096→4096: eager" in tip for tip in tips)
+    assert not any("plain call" in tip for tip in tips)
+
+
+def test_a_rival_that_no_graph_could_hold_is_shown_by_its_launches(tmp_path):
+    def times(name):
+        return None if name.endswith("sampling.sampling") else (next(rival) if name.endswith("sampling.eager") else 1.0)
+
+    rival = iter([9.0, RuntimeError("capture"), 9.0])
+    _, data, text = bench(tmp_path, small_workloads("sampling"), times=times)
+    assert [entry["graph"] is None for entry in data["shapes"][0]["entries"]] == [False, True]
+    assert "eager 9.00 launch" in text
+    assert "graph: RuntimeError: capture" in text
 
 
 def test_a_card_without_budgets_is_said_and_nothing_is_gated(tmp_path):

@@ -1,5 +1,6 @@
 """A whole run on small written-out checks: outcomes, gates, selection, exit codes, verdict."""
 
+import importlib.util
 import json
 
 import pytest
@@ -139,6 +140,25 @@ def test_skip_needs_a_reason(kit):
     run, _ = kit.run("--gb-skip", "KER-901")
     assert run.ret == 2
     run.stderr.fnmatch_lines(["*a skip needs a reason*"])
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "said"),
+    [
+        ("math", 2, "Exit: gaugeblock: --gb-kernels: 'math' holds none of the ops"),
+        ("no.such.ops", 2, "Exit: gaugeblock: no module 'no.such.ops'"),
+        ("gaugeblock.fixtures.peers.liger_kernel", 4, "pip install liger-kernel"),
+    ],
+)
+def test_kernels_that_cannot_be_had_end_the_run_before_its_first_check(kit, module, code, said):
+    """The third stands for a library that is not installed: on a machine that has it there is nothing to see."""
+    if code == 4 and importlib.util.find_spec("liger_kernel"):
+        pytest.skip(reason="Liger is installed")
+    kit.write("kernels", "KER-001", "pass")
+    run, verdict = kit.run("--gb-kernels", module)
+    assert (run.ret, verdict) == (code, None)
+    assert said in run.stderr.str() + run.stdout.str()
+    assert len(run.outlines + run.errlines) == 1
 
 
 def test_claimed_feature_that_does_not_run_is_a_failure(kit, pytester):

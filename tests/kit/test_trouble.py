@@ -75,6 +75,7 @@ def answer(status, body, kind="application/json"):
         (["verify", "--router", "smgg"], ["unknown router 'smgg'", "Did you mean 'smg'", "sglang-router"]),
         (["verify", "--router-cmd", "mine --port 1"], ["the router command needs {port}"]),
         (["verify", "--kernels", "no.such.ops"], ["no module 'no.such.ops'", "PYTHONPATH"]),
+        (["verify", "--layer", "kernels", "--kernels", "math"], ["--kernels: 'math' holds none of the ops"]),
         (["verify", "--kv", "no.such.kv"], ["no module 'no.such.kv'", "PYTHONPATH"]),
         (["verify", "--kv", "math"], ["no function make_kv_target(pages, below)"]),
         (["verify", "--kv", "builtins:slice"], ["slice(4, 4) gave slice(4, 4, None), which lacks name, page_tokens"]),

@@ -10,7 +10,8 @@ import torch
 
 from gaugeblock.conformance.bench.correctness import outputs_of, shares
 from gaugeblock.conformance.kernels.judging import judge
-from gaugeblock.fixtures.errors import KitError
+from gaugeblock.fixtures.errors import EnvironmentFault
+from gaugeblock.fixtures.peers import LIBRARIES
 from gaugeblock.fixtures.targets.kernels import KernelTarget, load_kernels
 from gaugeblock.kernels.arguments import Unclaimed
 from gaugeblock.kernels.contract import load_contracts
@@ -165,7 +166,7 @@ def test_a_sampler_with_its_own_randomness_says_so(monkeypatch):
 def test_without_its_library_an_adapter_says_what_is_missing(name):
     if importlib.util.find_spec(name):
         pytest.skip(reason=f"{name} is installed: nothing is missing here")
-    with pytest.raises(KitError, match=f"No module named '{name}'"):
+    with pytest.raises(EnvironmentFault, match=rf"No module named '{name}.*: pip install {LIBRARIES[name]}"):
         load_kernels(f"gaugeblock.fixtures.peers.{name}")
 
 

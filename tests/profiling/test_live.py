@@ -11,8 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gaugeblock.conformance.cli.main import cli
 from gaugeblock.conformance.profiling import live, nsys
+from gaugeblock.fixtures.embedded import tiny_model
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.launch import free_port
 
@@ -95,6 +98,22 @@ def test_the_trace_of_an_engine_is_read(tmp_path):
     start = next(body for path, body in script["seen"] if path == "/start_profile")
     assert start["record_shapes"] is True
     assert Path(start["output_dir"]).is_absolute()
+
+
+def test_the_model_is_profiled_beside_the_engine(tmp_path):
+    """The engine keeps its credentials, the model its dtype; each gets a report of its own."""
+    words = ["--prompt-tokens", "8", "--decode-tokens", "2", "--dtype", "fp32", "--device", "cpu", "--no-fuse"]
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "profile.json").write_text("an earlier run's")
+    with engine() as (url, script):
+        arguments = ["profile", "--model", str(tiny_model()), "--engine-url", url, *words, "--out", str(tmp_path)]
+        result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert (result.exception, result.return_value) == (None, 0)
+    assert "/start_profile" in [path for path, _ in script["seen"]]
+    reports = [json.loads((folder / "profile.json").read_text()) for folder in (tmp_path / "engine", tmp_path)]
+    assert [report["source"] for report in reports] == [f"sglang at {url}", str(tiny_model())]
+    assert {report["footer"]["complete"] for report in reports} == {True}
+    assert result.stdout.index(f"sglang at {url}") < result.stdout.index(str(tiny_model()))
 
 
 @pytest.mark.parametrize(
