@@ -26,7 +26,7 @@ NAMES = {
     torch.int32: "int32|int|i32",
     torch.int8: "int8|char|i8",
 }
-"""What PyTorch, C++ and CUDA libraries call a dtype."""
+"""What PyTorch, C++ and CUDA libraries call a dtype; a refusal may name the one it got or the one it wants."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class BadCall:
         if self.wrong == "device":
             return _word(DEVICE, message)
         if self.wrong == "dtype":
-            return _word(f"{DTYPE}|{NAMES[tensor.dtype]}", message)
+            return _word("|".join((DTYPE, *NAMES.values())), message)
         if tensor.dim() == 0:
             return _word(DIMENSIONS, message)
         printed = r"\s*[,x×]\s*".join(map(str, tensor.shape))

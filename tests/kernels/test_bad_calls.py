@@ -22,6 +22,7 @@ def bad(wrong, tensor, argument="x"):
         ("dtype", "\"silu\" not implemented for 'Int'"),
         ("dtype", "CHECK_EQ(a.scalar_type(), b.scalar_type()) failed"),
         ("dtype", "unsupported data type"),
+        ("dtype", "mat_a must be Int8"),  # what it wants, where the argument is its second name
         ("shape", "the size of tensor a (63) must match the size of tensor b (64)"),
         ("shape", "mat1 and mat2 shapes cannot be multiplied (4x63 and 64x72)"),
         ("shape", "got torch.Size([4, 63])"),
