@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from gaugeblock.conformance.check import Check
+from gaugeblock.conformance.interrupts import interrupt_once
 from gaugeblock.conformance.outcome import Outcome
 from gaugeblock.conformance.results import Result
 from gaugeblock.conformance.verdict import Run
@@ -157,6 +158,7 @@ def fork(config: pytest.Config, take: Callable[[str, Any], None]) -> Fork | Send
         os.close(writing)
         return Fork(process, os.fdopen(reading, "rb"), take)
     os.close(reading)
+    interrupt_once()  # Ctrl-C comes from the terminal, which reaches this process too, and again from the parent
     _capture_anew(config)
     return Sender(os.fdopen(writing, "wb"))
 

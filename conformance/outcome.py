@@ -52,6 +52,10 @@ class Beyond(Unsupported):
     """The kit cannot set up what the check needs in front of this target; no claim is broken by that."""
 
 
+class Untried(Unsupported):
+    """The user has not named what the check needs of the target, which the verdict's message then says."""
+
+
 class Blocked(NotRun):
     """A gate below failed."""
 
@@ -72,6 +76,11 @@ def unsupported(reason: str) -> NoReturn:
 def beyond(reason: str) -> NoReturn:
     """End the check as unsupported although the feature may be claimed: ``reason`` says what would make it possible."""
     raise Beyond(reason)
+
+
+def untried(reason: str) -> NoReturn:
+    """End the check as unsupported for want of something that the user can name: ``reason`` says what."""
+    raise Untried(reason)
 
 
 def inconclusive(reason: str) -> NoReturn:

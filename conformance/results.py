@@ -19,7 +19,7 @@ MESSAGE_LIMIT = 4000  # characters of a failure message kept in the verdict
 class Result:
     """What one check came to on one target. ``expected_failure`` is the user's reason to expect that it fails.
 
-    ``beyond`` says that the kit could not set up what it needs.
+    ``beyond`` says that the kit could not set up what it needs, ``untried`` that it could, had the user named it.
     """
 
     check: Check
@@ -30,6 +30,7 @@ class Result:
     seconds: float = 0.0
     expected_failure: str | None = None
     beyond: bool = False
+    untried: bool = False
 
     @property
     def outcome(self) -> Outcome:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gaugeblock.conformance.outcome import unsupported
+from gaugeblock.conformance.outcome import unsupported, untried
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.router.labs import LabFactory
 from gaugeblock.fixtures.faults.record import find_fault
@@ -32,14 +32,14 @@ LIVE_TIMEOUT = 60.0
 
 @pytest.fixture(scope="session")
 def router_bench(request: pytest.FixtureRequest) -> Iterator[RouterBench]:
-    """The labs of this session; unsupported when all that the user named is a running router."""
+    """The labs of this session; untried when all that the user named is a running router."""
     options = request.config.stash[OPTIONS]
     chosen = _launcher(options)
     if chosen is None:
-        unsupported(
-            "a running router is held to this with scripted workers in the places of its own: name those with "
-            "--router-workers http://HOST:PORT,…, or a router that the kit starts with --router NAME or --router-cmd "
-            "'cmd … {worker_urls} {port}'"
+        untried(
+            "a running router meets scripted workers in the places of its own: name those with --router-workers "
+            "http://HOST:PORT,…, or let the kit start a router with --router NAME or --router-cmd CMD (pytest: "
+            "--gb-router-workers, --gb-router, --gb-router-cmd)"
         )
     target: dict[str, object] = {"name": chosen.name, "features": sorted(chosen.features)}
     request.config.stash[TARGETS]["router"] = target

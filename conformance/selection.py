@@ -59,14 +59,16 @@ def read_expected_failures(path: str | None) -> dict[str, str]:
     """Read lines ``ID: reason``; blank lines and ``#`` comments are allowed.
 
     Raises:
-        KitError: the file is missing, or a line has no reason.
+        KitError: the file is missing or no text, or a line has no reason.
     """
     if path is None:
         return {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise KitError(f"cannot read the expected failures {path!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise KitError(f"cannot read the expected failures {path!r}: it is no UTF-8 text ({error.reason})") from error
     expected = {}
     for number, line in enumerate(lines, 1):
         line = line.strip()

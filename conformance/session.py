@@ -12,10 +12,11 @@ import pytest
 
 from gaugeblock.conformance.beside import Fork, Sender, divided, fork, worthwhile
 from gaugeblock.conformance.check import LAYERS, Check, load_checks
+from gaugeblock.conformance.contradictions import refuse_contradictions, refuse_idle_names
 from gaugeblock.conformance.golden_update import require_embedded, update_and_tell
 from gaugeblock.conformance.interrupts import keep_interrupts
 from gaugeblock.conformance.out import prepare_out
-from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome
+from gaugeblock.conformance.outcome import Beyond, Blocked, NotRun, Outcome, Untried
 from gaugeblock.conformance.plugin import OPTIONS, TARGETS
 from gaugeblock.conformance.results import Result, describe, judge
 from gaugeblock.conformance.selection import Selection, parse_skips, read_expected_failures
@@ -32,6 +33,8 @@ from gaugeblock.fixtures.targets.router_running import parse_workers
 
 DEPENDS = {"load": ("engine",)}
 """Layers whose checks use another layer's target: that layer's gate blocks them too."""
+
+PREFIX = "--gb-"  # how options are spelled under pytest
 
 PARAMETER = "engine_url"  # the fixture parameter that tells targets of one check apart
 
@@ -54,6 +57,7 @@ class KitSession:
         self.selection = selection
         self.out = out
         self.progress: Progress | None = None
+        self.prefix = PREFIX
         self.apart: str | None = None  # a layer that may run in a process of its own beside the others
         self.beside: Fork | Sender | None = None
         self.run = Run(options, selection)
@@ -64,11 +68,13 @@ class KitSession:
     def from_config(cls, config: pytest.Config) -> KitSession:
         """Read pytest's options; bad ones end the run with one line and exit code 2, what is missing here with 4."""
         try:
+            _refuse_workers(config)
             options, selection = read_options(config.getoption)
             prepare_out(config.getoption("gb_out"), [VERDICT])
         except KitError as error:
             missing = isinstance(error, EnvironmentFault)
-            pytest.exit(f"gaugeblock: {error}", returncode=EXIT_CODES["error" if missing else "usage"])
+            text = _spelled(str(error), PREFIX)
+            pytest.exit(f"gaugeblock: {text}", returncode=EXIT_CODES["error" if missing else "usage"])
         config.stash[OPTIONS] = options
         config.stash[TARGETS] = {}
         session = cls(options, selection, config.getoption("gb_out"))
@@ -154,7 +160,7 @@ class KitSession:
             self.run.interrupted |= state["interrupted"]
             self.run.foreign_failure |= state["foreign_failure"]
             self.run.targets.update(targets)
-        else:
+        elif not self.run.interrupted:
             layers = ", ".join(sorted({check.layer for check in known.values()}))
             self.run.abort = self.run.abort or f"the process that ran the checks of {layers} died"
         if self.run.abort is not None:
@@ -168,6 +174,9 @@ class KitSession:
             outcome = yield
             ended = True
             return outcome
+        except KeyboardInterrupt:
+            self.pytest_keyboard_interrupt()  # now, for what becomes of the fork is no error any more
+            raise
         finally:
             if isinstance(self.beside, Fork):
                 if ended and self.run.abort is None:
@@ -207,11 +216,13 @@ class KitSession:
             return report
         result = self.run.result(check, target_of(item))
         result.seconds += call.duration
-        result.beyond |= call.excinfo is not None and isinstance(call.excinfo.value, Beyond)
-        if call.excinfo is not None and isinstance(call.excinfo.value, KitError):  # no check can go on from there
-            self.run.abort = describe(call.excinfo.value)
+        error = call.excinfo.value if call.excinfo is not None else None
+        result.beyond |= isinstance(error, Beyond)
+        result.untried |= isinstance(error, Untried)
+        if isinstance(error, KitError):  # no check can go on from there
+            self.run.abort = describe(error)
             item.session.shouldstop = self.run.abort
-        if call.excinfo is not None and isinstance(call.excinfo.value, TargetGone) and has_target(item):
+        if has_target(item) and _saw_it_die(error):
             self.run.gone.setdefault(target_of(item), check.id)
         outcome, message = judge(call)
         if call.when == "call" or outcome is not Outcome.PASSED:
@@ -248,9 +259,13 @@ class KitSession:
         if self.run.abort is None:
             self.run.interrupted = True
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
         """Write the verdict and let its result be pytest's exit code."""
+        try:
+            yield  # others write their reports
+        except OSError as error:
+            self.run.unwritten = f"cannot write {error.filename or 'a report'}: {error.strerror}"
         self._resources.close()
         if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             self.run.abort = self.run.abort or "pytest failed internally; its traceback is above"
@@ -259,13 +274,24 @@ class KitSession:
         self.run.seconds = time.monotonic() - self.run.started
         for result in self.run.finished():
             self._conclude(result)
-        verdict = build_verdict(self.run)
+        verdict = self.run.verdict = build_verdict(self.run)
         if self.out is not None:
-            write_outputs(verdict, self.out)
-        self.run.verdict = verdict
-        code = EXIT_CODES[verdict["result"]]
-        if code or not self.run.foreign_failure:  # the user's own tests beside the checks keep their say
-            session.exitstatus = code
+            self._write(verdict, self.out)
+        session.exitstatus = self._exit_code(verdict)
+
+    def _write(self, verdict: dict[str, Any], out: str) -> None:
+        """Write the verdict; where that cannot be done the run still says what it found."""
+        try:
+            write_outputs(verdict, out)
+        except KitError as error:
+            self.run.unwritten = _spelled(str(error), self.prefix)
+
+    def _exit_code(self, verdict: dict[str, Any]) -> int:
+        """Return what pytest exits with; a failure among the user's own tests beside the checks stays one."""
+        code = EXIT_CODES["error" if self.run.unwritten else verdict["result"]]
+        if self.run.foreign_failure and code != EXIT_CODES["error"]:
+            return EXIT_CODES["nonconformant"]
+        return code
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Under plain pytest: the verdict in two lines."""
@@ -277,13 +303,40 @@ class KitSession:
             terminalreporter.write_line(self.run.abort)
         if verdict["first_failing_layer"]:
             terminalreporter.write_line(f"first failing layer: {verdict['first_failing_layer']}")
+        if self.run.unwritten:
+            terminalreporter.write_line(self.run.unwritten)
         terminalreporter.write_line(f"result: {verdict['result']}")
 
 
-def read_options(get: Callable[[str], Any], kernels_option: str = "--gb-kernels") -> tuple[TargetOptions, Selection]:
-    """Build targets and selection from the ``gb_…`` options; every unknown name is refused.
+def _refuse_workers(config: pytest.Config) -> None:
+    """Raise :class:`KitError` for a run that pytest-xdist would divide: no process would then know all of the run."""
+    divided_run = config.getoption("dist", "no") != "no" and config.getoption("tx", None)
+    if divided_run and not config.getoption("collectonly", False):
+        raise KitError(
+            "the checks share targets and gates and come to one verdict, so they do not run under pytest-xdist: leave "
+            "-n out or give -n 0; to use more cores, run the layers as separate pytest calls"
+        )
 
-    ``kernels_option`` is how the user spells that one.
+
+def _spelled(text: str, prefix: str) -> str:
+    """Return a message about the folder of a run with its option as this user spells it."""
+    return text.replace(" --out", f" {prefix}out")
+
+
+def _saw_it_die(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that nothing listens at the target any more."""
+    if error is None:
+        return False
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return isinstance(error, TargetGone) or any(map(_saw_it_die, (*parts, error.__cause__, error.__context__)))
+
+
+def read_options(
+    get: Callable[[str], Any], prefix: str = PREFIX, layers: tuple[str, ...] = ()
+) -> tuple[TargetOptions, Selection]:
+    """Build targets and selection from the ``gb_…`` options; unknown names and contradictions are refused.
+
+    ``prefix`` is how the user spells options. ``layers`` are the user's own; none: all that the targets speak about.
 
     Raises:
         KitError: what is wrong, with the legal names.
@@ -304,15 +357,18 @@ def read_options(get: Callable[[str], Any], kernels_option: str = "--gb-kernels"
         claims=frozenset(get("gb_claim")),
         fault=get("gb_fault"),
     )
+    scope = options.layers() or tuple(LAYERS)
     selection = Selection(
-        layers=options.layers() or tuple(LAYERS),
         ids=frozenset(get("gb_check")),
         level=get("gb_level"),
         skips=parse_skips(get("gb_skip")),
         expected_failures=read_expected_failures(get("gb_expected_failures")),
         full_layer=get("gb_gates_except"),
         ops=frozenset(get("gb_op")),
-    )
+    ).narrowed(layers or scope, scope)
+    if options.fault:
+        find_fault(options.fault)
+    refuse_contradictions(options, selection, prefix)
     if selection.ops:
         _require_ops(selection.ops)
     if selection.ids or selection.skips or selection.expected_failures or options.claims:
@@ -321,12 +377,11 @@ def read_options(get: Callable[[str], Any], kernels_option: str = "--gb-kernels"
         features = {check.feature for check in known.values()} | set(ENGINE_FEATURES) | set(ROUTER_FEATURES)
         for claim in sorted(options.claims):
             legal_name("feature", claim, features)
+        refuse_idle_names(options, selection, known, prefix)
     if get("gb_update_golden"):
         require_embedded(options)
-    if options.fault:
-        find_fault(options.fault)
     if options.kernels:
-        _require_kernels(options.kernels, kernels_option)
+        _require_kernels(options.kernels, f"{prefix}kernels")
     if options.kv:
         if not _importable(options.kv.partition(":")[0]):
             raise KitError(f"no module {options.kv!r} with a KV manager: is it installed, or on PYTHONPATH?")

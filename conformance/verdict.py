@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -35,6 +36,7 @@ class Run:
     """What a run has gathered so far. ``abort`` is the one line that says why it could not go on.
 
     ``failed_gates``: (layer, target) -> check id; ``gone``: a target that died -> the check that saw it.
+    ``unwritten`` is the one line that says why a file of the run could not be written.
     """
 
     options: TargetOptions
@@ -45,6 +47,7 @@ class Run:
     gone: dict[str, str] = field(default_factory=dict)
     core: set[str] = field(default_factory=set)
     abort: str | None = None
+    unwritten: str | None = None
     interrupted: bool = False
     foreign_failure: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -109,12 +112,23 @@ def _missing(run: Run, results: list[Result]) -> set[str]:
     return run.core - {r.check.id for r in results}
 
 
+def _untried(results: list[Result]) -> list[Result]:
+    """Core checks for which the user did not name what they need."""
+    return [r for r in results if r.untried and r.check.level == "core" and r.outcome is Outcome.UNSUPPORTED]
+
+
 def _remark(run: Run, results: list[Result]) -> str:
     missing = _missing(run, results)
+    untried = _untried(results)
     if run.interrupted:
         return f"interrupted: {len(missing)} core checks did not run"
     if missing:
         return f"{len(missing)} of {len(run.core)} core checks in scope were not selected"
+    if untried:
+        layer = untried[0].check.layer
+        core = [r.outcome for r in results if r.check.level == "core" and r.check.layer == layer]
+        made = len(core) - core.count(Outcome.UNSUPPORTED)
+        return f"{layer}: {made} of {len(core)} core checks could be made; {untried[0].messages[0]}"
     if not any(r.outcome is Outcome.PASSED for r in results):
         return "no check passed: nothing was shown"
     return ""
@@ -217,13 +231,23 @@ def write_json(data: dict[str, Any], schema_name: str, path: Path) -> None:
         temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise KitError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
 
 
 def write_outputs(verdict: dict[str, Any], out: str) -> None:
-    """Write ``verdict.json`` and ``report.html`` into the folder ``out``."""
+    """Write ``verdict.json`` and ``report.html`` into the folder ``out``.
+
+    Raises:
+        KitError: the folder cannot be written.
+    """
     from gaugeblock.conformance.report import render_report
 
     folder = Path(out)
     write_json(verdict, "verdict", folder / VERDICT)
-    (folder / "report.html").write_text(render_report(verdict), encoding="utf-8")
+    report = folder / "report.html"
+    try:
+        report.write_text(render_report(verdict), encoding="utf-8")
+    except OSError as error:
+        raise KitError(f"cannot write {report}: {error.strerror}; name another folder with --out") from error

@@ -66,13 +66,14 @@ def verify(layers: tuple[str, ...], out: str | None, **given: Any) -> int:
     3 partial or inconclusive, 4 the kit or the environment failed.
     """
     options = {_NAMES.get(key, f"gb_{key}"): value for key, value in given.items()}
-    read_options(options.__getitem__, "--kernels")  # misuse ends here, before anything starts
+    layers = tuple(legal_name("layer", name, LAYERS) for name in layers)
     layers = layers or (("kernels",) if given["ops"] else ())  # an op is one of the kernels
+    read_options(options.__getitem__, "--", layers)  # misuse ends here, before anything starts
     prepare_out(out, [VERDICT])
     args = _pytest_args(options)
     if out is not None:
         args += ["--gb-out", out, f"--junitxml={Path(out) / 'junit.xml'}", "-o", "junit_suite_name=gaugeblock"]
-    return run_pytest(args, tuple(legal_name("layer", name, LAYERS) for name in layers))
+    return run_pytest(args, layers)
 
 
 def run_pytest(args: list[str], layers: tuple[str, ...]) -> int:
@@ -126,16 +127,23 @@ class _Frame:
             scope = config.stash[OPTIONS].layers() or tuple(LAYERS)
             session.selection = session.selection.narrowed(self.layers, scope)
             session.run.selection = session.selection
+        session.prefix = "--"
         session.progress = self.terminal
         session.apart = WAITING
         self.session = session
 
     def conclude(self, status: int) -> int:
-        """Print the summary and return the exit code."""
-        if self.session is None or self.session.run.verdict is None:
+        """Print the summary and return the exit code.
+
+        Raises:
+            EnvironmentFault: a file of the run could not be written.
+        """
+        if self.session is None or (run := self.session.run).verdict is None:
             return EXIT_CODES["usage"] if status == EXIT_CODES["usage"] else EXIT_CODES["error"]
-        self.terminal.summary(self.session.run.verdict, self.session.out)
-        return EXIT_CODES[self.session.run.verdict["result"]]
+        self.terminal.summary(run.verdict, None if run.unwritten else self.session.out)
+        if run.unwritten:
+            raise EnvironmentFault(run.unwritten)
+        return EXIT_CODES[run.verdict["result"]]
 
 
 _NAMES = {"ids": "gb_check", "ops": "gb_op", "claims": "gb_claim", "skips": "gb_skip"}

@@ -1,10 +1,12 @@
 """Every call ends in time, whatever the server does."""
 
+import subprocess
+import sys
 import time
 
 import pytest
 
-from gaugeblock.fixtures.errors import EnvironmentFault, TargetFault
+from gaugeblock.fixtures.errors import EnvironmentFault, TargetFault, TargetGone
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.wire import Limits
 from gaugeblock.fixtures.workers.hostile import endless, head, pieces, say, silent
@@ -59,6 +61,28 @@ def test_a_stream_that_never_ends_ends_at_the_total_limit(hostile):
 def test_a_body_shorter_than_promised_is_a_broken_connection(hostile):
     target = EngineTarget(hostile({"/x": pieces(b"{}", kind="application/json", length=10)}).url)
     fails_in_time(lambda: target.get("/x", LIMITS), "broke the connection")
+    with pytest.raises(TargetFault) as caught:
+        target.get("/x", LIMITS)
+    assert not isinstance(caught.value, TargetGone), "it still listens"
+
+
+DIES = """
+import os, signal, socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+connection.recv(65536)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_server_that_dies_under_a_request_is_gone_and_stays_gone():
+    with subprocess.Popen([sys.executable, "-c", DIES], stdout=subprocess.PIPE, text=True) as process:
+        target = EngineTarget(f"http://127.0.0.1:{process.stdout.readline().strip()}", api_key="s3cr3t")
+        with pytest.raises(TargetGone, match=r"broke the connection before the answer.*nothing listens there any more"):
+            target.get("/s3cr3t")
+        with pytest.raises(TargetGone, match=r"/\*\*\* refused the connection"):
+            target.get("/s3cr3t")
 
 
 def test_a_port_that_nobody_listens_on_is_named_with_the_remedy():

@@ -160,6 +160,51 @@ def test_a_parent_that_is_interrupted_takes_its_fork_along(kit):
     assert gone(kit.ran_by("RTR-901"))
 
 
+SLOW_END = """
+
+def pytest_sessionfinish():
+    import time
+    time.sleep(1.5)
+"""
+
+
+def test_ctrl_c_at_the_terminal_reaches_the_fork_twice_and_is_still_an_interrupt(kit):
+    """It comes from the terminal and again from the parent, here while the fork takes its time to conclude."""
+    conftest = kit.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + SLOW_END)
+    later = "try:\n        time.sleep(30)\n    finally:\n        time.sleep(0.5)"
+    kit.write(ker_901=later, rtr_901="time.sleep(30)")
+    process = subprocess.Popen(kit.argv, cwd=kit.path, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for name in ("KER-901", "RTR-901"):
+            wait_for(kit.path / f"ran-by-{name}")
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    verdict = json.loads((kit.path / "out" / "verdict.json").read_text())
+    assert (code, verdict["result"]) == (3, "partial"), verdict["message"]
+    assert verdict["message"].startswith("interrupted")
+    assert gone(kit.ran_by("RTR-901"))
+
+
+def test_a_fork_that_dies_of_an_interrupt_makes_it_no_error(kit):
+    kit.write(ker_901="time.sleep(30)", rtr_901="signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(30)")
+    process = subprocess.Popen(kit.argv, cwd=kit.path, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for name in ("KER-901", "RTR-901"):
+            wait_for(kit.path / f"ran-by-{name}")
+        time.sleep(0.5)  # the handler is set behind the file
+        process.send_signal(signal.SIGINT)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    verdict = json.loads((kit.path / "out" / "verdict.json").read_text())
+    assert (code, verdict["result"]) == (3, "partial"), verdict["message"]
+
+
 def wait_for(path):
     deadline = time.monotonic() + 30
     while not (path.exists() and path.read_text()):

@@ -50,6 +50,39 @@ def test_an_interrupt_that_python_drops_is_raised_again(where):
     assert done.stdout.strip() == "interrupted", done.stdout + done.stderr
 
 
+def test_a_second_interrupt_does_not_strike_while_the_first_is_obeyed():
+    body = """
+    from gaugeblock.conformance.interrupts import interrupt_once
+
+    interrupt_once()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        print("obeyed")
+    """
+    done = subprocess.run([sys.executable, "-c", script("", body)], capture_output=True, text=True, timeout=40)
+    assert done.stdout.strip() == "obeyed", done.stdout + done.stderr
+
+
+def test_a_single_interrupt_that_python_drops_is_raised_again():
+    body = """
+    from gaugeblock.conformance.interrupts import interrupt_once, keep_interrupts
+
+    keep_interrupts()
+    interrupt_once()
+    try:
+        Closing()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted")
+    """
+    done = subprocess.run([sys.executable, "-c", script(FINALIZER, body)], capture_output=True, text=True, timeout=40)
+    assert done.stdout.strip() == "interrupted", done.stdout + done.stderr
+
+
 def test_a_run_of_checks_keeps_it_although_pytest_sets_a_hook_of_its_own(tmp_path):
     (tmp_path / "test_it.py").write_text(
         script(FINALIZER, "\ndef test_closing():\n    Closing()\n    time.sleep(60)\n\ndef test_after():\n    pass\n")

@@ -132,7 +132,7 @@ def test_an_expected_failure_of_an_unknown_check_is_refused(kit, pytester):
     run, verdict = kit.run("--gb-expected-failures", "known.txt")
     assert run.ret == 2
     assert verdict is None
-    run.stderr.fnmatch_lines(["*unknown check 'KER-901'*Legal:*"])
+    run.stderr.fnmatch_lines(["*unknown check 'KER-901'*Did you mean 'KER-0*`gaugeblock checks` lists*"])
 
 
 def test_skip_needs_a_reason(kit):
@@ -140,6 +140,22 @@ def test_skip_needs_a_reason(kit):
     run, _ = kit.run("--gb-skip", "KER-901")
     assert run.ret == 2
     run.stderr.fnmatch_lines(["*a skip needs a reason*"])
+
+
+def test_expected_failures_that_are_no_text_are_refused_with_one_line(kit, pytester):
+    kit.write("kernels", "KER-001", "assert False")
+    pytester.path.joinpath("known.txt").write_bytes(b"KER-001: caf\xe9\n")
+    run, verdict = kit.run("--gb-expected-failures", "known.txt")
+    assert (run.ret, verdict) == (2, None)
+    assert len(run.outlines + run.errlines) == 1
+    run.stderr.fnmatch_lines(["*cannot read the expected failures 'known.txt': it is no UTF-8 text*"])
+
+
+def test_expected_failures_may_begin_with_a_byte_order_mark(kit, pytester):
+    kit.write("kernels", "KER-001", "assert False")
+    pytester.path.joinpath("known.txt").write_bytes("\ufeffKER-001: known".encode())
+    run, _ = kit.run("--gb-expected-failures", "known.txt")
+    assert run.ret == 3, "all that ran failed as expected: nothing was shown"
 
 
 @pytest.mark.parametrize(
@@ -188,12 +204,80 @@ def test_skipped_extended_check_leaves_the_verdict_conformant(kit):
     assert run.ret == 0
 
 
-def test_the_users_own_tests_keep_their_say(kit, pytester):
-    kit.write("kernels", "KER-901", "assert True")
+@pytest.mark.parametrize(
+    ("body", "result", "code"),
+    [
+        ("assert True", "conformant", 1),
+        ("inconclusive('noise 9%')", "inconclusive", 1),
+        (None, "inconclusive", 1),
+        ("raise KeyError('oops')", "error", 4),
+    ],
+    ids=["beside a pass", "beside an inconclusive check", "alone", "beside the kit's own trouble"],
+)
+def test_a_failure_among_the_users_own_tests_stays_one(kit, pytester, body, result, code):
+    if body:
+        kit.write("kernels", "KER-901", body)
     pytester.makepyfile(test_mine="def test_mine():\n    assert False\n")
     run, verdict = kit.run()
-    assert verdict["result"] == "conformant"
-    assert run.ret == 1
+    assert verdict["result"] == result
+    assert run.ret == code
+
+
+def test_the_users_own_tests_that_pass_do_not_hide_an_inconclusive_run(kit, pytester):
+    pytester.makepyfile(test_mine="def test_mine():\n    assert True\n")
+    run, _ = kit.run()
+    assert run.ret == 3
+
+
+def test_a_run_that_xdist_would_divide_is_refused_with_the_way_out(kit):
+    kit.write("kernels", "KER-901", "assert False")
+    run, verdict = kit.run("-n", "2")
+    assert (run.ret, verdict) == (2, None)
+    assert len(run.outlines + run.errlines) == 1
+    run.stderr.fnmatch_lines(["*pytest-xdist: leave -n out*run the layers as separate pytest calls"])
+    run, verdict = kit.run("-n", "0")
+    assert (run.ret, verdict["result"]) == (1, "nonconformant")
+
+
+def test_warnings_that_are_errors_do_not_end_a_run_that_looks_into_the_catalogue(kit):
+    kit.write("kernels", "KER-901", "assert True")
+    run, verdict = kit.run("-W", "error", "--gb-claim", "chat")
+    assert "INTERNALERROR" not in run.stdout.str() + run.stderr.str()
+    assert (run.ret, verdict["result"]) == (0, "conformant")
+
+
+def test_a_verdict_that_cannot_be_written_is_said_behind_the_result(kit, pytester):
+    kit.write("kernels", "KER-901", "assert True")
+    (pytester.path / "out" / "verdict.json.tmp").mkdir(parents=True)
+    run, verdict = kit.run()
+    assert (run.ret, verdict) == (4, None)
+    run.stdout.fnmatch_lines(
+        ["cannot write out/verdict.json: Is a directory; name another folder with --gb-out", "result: conformant"]
+    )
+
+
+def test_another_plugins_report_that_cannot_be_written_does_not_cost_the_verdict(kit, pytester):
+    kit.write("kernels", "KER-901", "assert True")
+    pytester.makeconftest(
+        "def pytest_sessionfinish():\n    raise OSError(28, 'No space left on device', 'junit.xml')\n"
+    )
+    run, verdict = kit.run()
+    assert (run.ret, verdict["result"]) == (4, "conformant")
+    run.stdout.fnmatch_lines(["cannot write junit.xml: No space left on device", "result: conformant"])
+
+
+def test_what_the_user_could_have_named_is_said_beside_the_result(kit, pytester):
+    kit.write("router", "RTR-901", "assert True")
+    kit.write("router", "RTR-902", "router_lab()", feature="breakers")
+    path = pytester.path / "router" / "test_rtr_902_made.py"
+    path.write_text(path.read_text().replace("():", "(router_lab):"))
+    run, verdict = kit.run("--gb-router-url", "http://127.0.0.1:9")
+    assert (run.ret, verdict["result"]) == (0, "conformant")
+    assert outcome(verdict, "RTR-902") == "unsupported"
+    assert verdict["message"].startswith("router: 1 of 2 core checks could be made; a running router meets scripted")
+    assert "--gb-router-workers" in verdict["message"]
+    run, verdict = kit.run("--gb-router-url", "http://127.0.0.1:9", "--gb-claim", "breakers")
+    assert (run.ret, outcome(verdict, "RTR-902")) == (1, "failed")
 
 
 def test_without_options_the_plugin_is_inert(pytester):
@@ -207,7 +291,7 @@ def test_without_options_the_plugin_is_inert(pytester):
 
 def test_checks_without_a_target_are_refused_with_the_way_to_name_one(kit, pytester):
     run = pytester.runpytest_subprocess("--pyargs", "gaugeblock.conformance.load", timeout=60)
-    run.stdout.fnmatch_lines(["*no target named. Give --gb*"])
+    run.stdout.fnmatch_lines(["*no target named. Give --gb*--gb-router NAME*--gb-kv MODULE*--gb-int8 MODULE*"])
     assert run.ret == 2
 
 
@@ -225,8 +309,25 @@ def test_a_check_whose_names_disagree_is_refused(kit, pytester):
         assert complaint in text
 
 
-def test_a_target_that_dies_is_said_once_and_the_rest_is_blocked(kit, pytester):
-    kit.write("engine", "ENG-901", "from gaugeblock.fixtures.errors import TargetGone; raise TargetGone('refused')")
+CALL = "Wire('http://127.0.0.1:9', Limits()).call('GET', '/')"
+IN_ANOTHER_ERROR = f"""try:
+        {CALL}
+    except TargetFault as fault:
+        raise AssertionError('no stream') from fault"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [CALL, IN_ANOTHER_ERROR, f"parallel([lambda: {CALL}] * 2)"],
+    ids=["in the open", "behind another error", "in a thread"],
+)
+def test_a_target_that_dies_is_said_once_and_the_rest_is_blocked(kit, pytester, body):
+    kit.write(
+        "engine",
+        "ENG-901",
+        f"from gaugeblock.fixtures.targets.wire import Limits, Wire\n"
+        f"    from gaugeblock.fixtures.targets.parallel import parallel\n    {body}",
+    )
     kit.write("engine", "ENG-902", "assert True")
     for path in (pytester.path / "engine").glob("test_*.py"):
         path.write_text(path.read_text().replace("():", "(engine_url):"))
