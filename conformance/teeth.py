@@ -55,12 +55,18 @@ class Kill:
 
 
 def run_matrix(
-    faults: list[Fault], *, scope: str, jobs: int, done: Callable[[Kill], None] = lambda kill: None
+    faults: list[Fault],
+    *,
+    scope: str,
+    jobs: int,
+    done: Callable[[Kill], None] = lambda kill: None,
+    broken_off: Callable[[dict[str, Any]], None] = lambda matrix: None,
 ) -> dict[str, Any]:
     """Run the matrix and return it as JSON, valid against ``schema/kills.schema.json``.
 
-    ``scope`` is one of ``SCOPES``. ``done`` hears of each fault as it ends. A fault that needs what this machine lacks
-    is not run, which ``summary.not_run`` says, and counts nowhere else.
+    ``scope`` is one of ``SCOPES``. ``done`` hears of each fault as it ends. When something ends it early, Ctrl-C or an
+    exception, ``broken_off`` gets the matrix of the faults so far, whose footer says that it is not complete. A fault
+    that needs what this machine lacks is not run, which ``summary.not_run`` says, and counts nowhere else.
     """
     started = time.monotonic()
     not_run = {fault.id: why for fault in faults if (why := lacking(fault))}
@@ -73,11 +79,13 @@ def run_matrix(
             for future in as_completed(pending):
                 kills.append(future.result())
                 done(kills[-1])
+        except BaseException:
+            broken_off(_matrix(kills, not_run, time.monotonic() - started, complete=False))
+            raise
         finally:
             for future in pending:
                 future.cancel()
             nurseries.stop()
-    kills.sort(key=lambda kill: (list(LAYERS).index(kill.fault.layer), kill.fault.id))
     return _matrix(kills, not_run, time.monotonic() - started)
 
 
@@ -173,7 +181,8 @@ def _scores(kills: list[Kill]) -> dict[str, dict[str, int]]:
     return {op: dict(score) for op, score in sorted(scores.items())}
 
 
-def _matrix(kills: list[Kill], not_run: dict[str, str], seconds: float) -> dict[str, Any]:
+def _matrix(kills: list[Kill], not_run: dict[str, str], seconds: float, complete: bool = True) -> dict[str, Any]:
+    kills = sorted(kills, key=lambda kill: (list(LAYERS).index(kill.fault.layer), kill.fault.id))
     counts = Counter(kill.outcome for kill in kills)
     by_layer = {
         layer: {
@@ -210,5 +219,5 @@ def _matrix(kills: list[Kill], not_run: dict[str, str], seconds: float) -> dict[
             "not_run": not_run,
             "seconds": round(seconds, 1),
         },
-        "footer": {"complete": True},
+        "footer": {"complete": complete},
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 
 import click
 
 from gaugeblock.conformance.out import prepare_out
-from gaugeblock.fixtures.errors import EnvironmentFault
+from gaugeblock.fixtures.extras import require
 
 
 @click.command("similarity")
@@ -26,8 +25,7 @@ def similarity_command(model: Path | None, device: str, out: Path) -> int:
     Writes bench-similarity.txt and .json. Exit code 1: a right variant fails the statistical gate, a fault passes it,
     or is not told within 2,000 positions.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise EnvironmentFault("needs torch: pip install 'gaugeblock[embedded]'")
+    require("this bench", "torch")
     import torch
 
     from gaugeblock.conformance.bench.similarity.report import Report, render, write

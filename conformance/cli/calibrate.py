@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import click
 
+from gaugeblock.conformance.out import prepare_file
 from gaugeblock.fixtures.embedded import given_model
-from gaugeblock.fixtures.errors import EnvironmentFault, legal_name
+from gaugeblock.fixtures.errors import legal_name
+from gaugeblock.fixtures.extras import require
 from gaugeblock.fixtures.similarity.gates import GATES, Gate
 from gaugeblock.fixtures.similarity.prediction import LEAST, ROUNDINGS
 
@@ -39,14 +40,14 @@ def calibrate(model: Path, names: str, roundings: int, out: Path, device: str) -
     The file is valid for these weights and this tokenizer alone; `gaugeblock compare --calibration FILE` refuses it for
     others.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise EnvironmentFault("calibrating needs torch: pip install 'gaugeblock[embedded]'")
+    require("calibrating", "torch")
     given_model(model)
     from gaugeblock.fixtures.similarity import calibration
     from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
     from gaugeblock.fixtures.similarity.variants import RIGHT, SERVED
 
     chosen = [legal_name("null", name.strip(), {**RIGHT, **SERVED}) for name in names.split(",") if name.strip()]
+    prepare_file(out)
     found = measure_null(load_bench(model, device), chosen, lambda line: click.echo(line, err=True), roundings)
     calibration.save(found, out)
     for gate in GATES.values():

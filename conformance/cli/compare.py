@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gaugeblock.conformance.similarity.endpoints import RUNGS, Comparison, compare_endpoints
+from gaugeblock.conformance.cli.seconds import TIMEOUT
+from gaugeblock.conformance.out import prepare_file
+from gaugeblock.conformance.similarity.endpoints import RUNGS, AnsweringEngine, Comparison, compare_endpoints
 from gaugeblock.conformance.verdict import EXIT_CODES
 from gaugeblock.conformance.versions import version_of
 from gaugeblock.fixtures.errors import KitError, legal_name
@@ -31,7 +34,9 @@ SCHEMA_VERSION = 1
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Candidates a position; default: as the gate needs.")
 @click.option("--api-key-env", default="GAUGEBLOCK_API_KEY", show_default=True, metavar="VAR")
-@click.option("--timeout", type=float, default=90.0, show_default=True, metavar="SECONDS", help="Limit of one request.")
+@click.option(
+    "--timeout", type=TIMEOUT, default=90.0, show_default=True, metavar="SECONDS", help="Limit of one request."
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the comparison as JSON.")
 def compare(
     url_a: str,
@@ -47,7 +52,7 @@ def compare(
     """Compare engine URL_B with URL_A, the more exact of the two.
 
     Both are given the kit's 24 prompts and asked for their next-token log-probabilities at every position. Exit
-    codes: 0 conformant, 1 nonconformant, 2 usage, 3 inconclusive, 4 an engine cannot be reached.
+    codes: 0 conformant, 1 nonconformant, 2 usage, 3 inconclusive, 4 an engine cannot be reached or does not answer.
     """
     if gate is not None:
         legal_name("gate", gate, GATES)
@@ -59,8 +64,9 @@ def compare(
     )
     null = None if calibration is None else calibrations.load(calibration)
     targets = [
-        EngineTarget(url, api_key=options.api_key, model_path=model, timeout=timeout) for url in options.engine_urls
+        AnsweringEngine(url, api_key=options.api_key, model_path=model, timeout=timeout) for url in options.engine_urls
     ]
+    prepare_file(out, calibration)
     found = compare_endpoints(*targets, gate=gate, calibration=null, folder=model, top=top)
     click.echo(table(found))
     if out is not None:
@@ -110,7 +116,7 @@ def _row(name: str, place: Place, limit: str = "", unit: str = "") -> str:
     return f"{name:26} {value}{f' ({limit})' if limit else ''} at prompt {place.prompt}, position {place.position}"
 
 
-def write(out: Path, targets: list[EngineTarget], found: Comparison, null: calibrations.Calibration | None) -> None:
+def write(out: Path, targets: Sequence[EngineTarget], found: Comparison, null: calibrations.Calibration | None) -> None:
     """Write the comparison in one piece; a file without its footer is none.
 
     Raises:

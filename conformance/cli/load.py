@@ -24,7 +24,8 @@ from gaugeblock.fixtures.targets.options import TargetOptions
 
 SCHEMA_VERSION = 1
 EXIT = {"met": 0, "measured": 0, "missed": 1, "failed": 1, "inconclusive": 3}
-OURS = ("run", "calibration", "load.json")
+OURS = ("load.json",)
+FOLDERS = ("run", "calibration")
 VERDICTS = {(True, False): "[green]met[/]", (False, False): "[red]missed[/]", (False, True): "[yellow]disputed[/]"}
 
 
@@ -68,7 +69,7 @@ def load(
     env = envs.require("genai-bench")
     target = EngineTarget(engine_url.rstrip("/"), api_key=options.api_key)
     endpoint = find_endpoint(target, tokenizer, options.api_key)
-    prepare_out(out, OURS)
+    prepare_out(out, OURS, FOLDERS)
     console = Console(stderr=True)
     note = f"{scenario.traffic} at {concurrency} in flight against {endpoint.model} at {endpoint.url}, cache {cache}"
     with console.status(note):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gaugeblock.conformance.cli.quantization import QUANTIZATION, QUANTIZED_PATH
+from gaugeblock.conformance.cli.quantization import QUANTIZATION, QUANTIZED_PATH, refuse_idle_path
 from gaugeblock.conformance.cli.sizes import BYTES
 from gaugeblock.conformance.out import prepare_out
 from gaugeblock.fixtures.embedded import given_model, tiny_model
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.fixtures.extras import require
 from gaugeblock.reference.hybrid.placement import PlacementError, write_record
 from gaugeblock.reference.hybrid.planner import STRATEGIES, plan
 
@@ -96,12 +96,10 @@ def place(
 
     Exit codes: 0 planned and measured, 2 usage, 4 the device is missing or failed.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise EnvironmentFault("placing needs torch: pip install 'gaugeblock[embedded]'")
+    require("placing", "torch")
     from gaugeblock.reference.engine.errors import DeviceFault, ModelError
 
-    if quantization is None and quantized_path is not None:
-        raise KitError("--quantized-path FILE keeps INT8 weights: give --quantization int8, too")
+    refuse_idle_path(quantization, quantized_path)
     folder = given_model(model or tiny_model())
     prepare_out(out)  # nothing is removed: --profile may lie there
     try:

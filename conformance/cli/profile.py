@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from gaugeblock.conformance.out import prepare_out
+from gaugeblock.conformance.out import prepare_file, prepare_out
 from gaugeblock.fixtures.embedded import given_model, tiny_model
 from gaugeblock.fixtures.errors import KitError
+from gaugeblock.fixtures.extras import require
 from gaugeblock.fixtures.targets.options import TargetOptions
 
 if TYPE_CHECKING:
     from gaugeblock.conformance.profiling.study import Study
 
-OURS = ("profile.json", "trace.json", "trace-fused.json", "engine/profile.json")
+REPORT = "profile.json"
+OF_A_MODEL = (REPORT, "trace.json", "trace-fused.json")
 WRONG = 1
 WIDE = 150
 
@@ -67,25 +69,25 @@ def profile(
     _refuse_idle(context, here, engine_url)
     if model is not None:
         given_model(model)
-    prepare_out(out, OURS)
     options = TargetOptions(engine_urls=(engine_url,) if engine_url else (), api_key_env=api_key_env)
     if nsys:
         from gaugeblock.conformance.profiling.nsys import wrap
 
+        prepare_out(out)
         return wrap(list(command), engine_url, options.api_key, prompt_tokens, decode_tokens, out)
+    require("profiling", "torch", "triton")
     if trace:
-        from gaugeblock.conformance.profiling.study import read_study
-
-        return _finish(read_study(str(trace), trace, None), out)
+        return _read(trace, out)
+    prepare_out(out, (*OF_A_MODEL, *([f"engine/{REPORT}"] if engine_url else [])) if here else (REPORT,))
     status = 0
     if engine_url:
         from gaugeblock.conformance.profiling.live import profile_engine
 
         study = profile_engine(engine_url, options.api_key, prompt_tokens, decode_tokens, out)
-        status = _finish(study, out / "engine" if here else out)
+        status = _finish(study, out / "engine" if here else out, study.trace)
     if here:
         study = _model(model or tiny_model(), dtype, device, prompt_tokens, decode_tokens, out, not no_fuse)
-        status = max(status, _finish(study, out))
+        status = max(status, _finish(study, out, *(out / name for name in OF_A_MODEL[1:])))
     return status
 
 
@@ -115,6 +117,16 @@ def _refuse_idle(context: click.Context, here: bool, engine_url: str | None) -> 
         raise KitError(f"{', '.join(idle)} would change nothing with {what}")
 
 
+def _read(trace: Path, out: Path) -> int:
+    """Read a trace that is there already, before anything in ``out``, where it may lie, is touched."""
+    from gaugeblock.conformance.profiling.study import read_study
+
+    study = read_study(str(trace), trace, None)
+    prepare_file(out / REPORT, trace)
+    prepare_out(out, (REPORT,))
+    return _finish(study, out)
+
+
 def _model(folder: Path, dtype: str, device: str | None, prompt: int, decode: int, out: Path, fuse: bool) -> Study:
     import torch
     from rich.console import Console
@@ -128,7 +140,7 @@ def _model(folder: Path, dtype: str, device: str | None, prompt: int, decode: in
         return study_model(model, str(folder), prompt, decode, out, status.update, fuse)
 
 
-def _finish(study: Study, out: Path) -> int:
+def _finish(study: Study, out: Path, *traces: Path) -> int:
     from rich.console import Console
 
     from gaugeblock.conformance.profiling.report import show, write_report
@@ -138,6 +150,5 @@ def _finish(study: Study, out: Path) -> int:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)  # a file has no edge; tables would be folded at 80
     show(study, console)
-    fused = study.trace.with_name("trace-fused.json")
-    click.echo("written: " + ", ".join(str(p) for p in (path, study.trace, fused) if p.exists()))
+    click.echo("written: " + ", ".join(str(p) for p in (path, *traces) if p.exists()))
     return WRONG if study.wrong or study.failures else 0

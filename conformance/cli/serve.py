@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from importlib import resources
@@ -10,9 +9,10 @@ from typing import Any
 
 import click
 
-from gaugeblock.conformance.cli.quantization import QUANTIZATION, QUANTIZED_PATH
+from gaugeblock.conformance.cli.quantization import QUANTIZATION, QUANTIZED_PATH, refuse_idle_path
 from gaugeblock.conformance.cli.sizes import BYTES
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
+from gaugeblock.fixtures.extras import require
 from gaugeblock.fixtures.serve import ROUTER_PORT, serve_engine, serve_hybrid, serve_router
 
 PORT = click.IntRange(0, 65535)
@@ -86,6 +86,7 @@ def engine(**fields: Any) -> None:
         raise KitError(
             "--device and --device-budget say where the operators of --placement FILE run: give the file, too"
         )
+    refuse_idle_path(fields["quantization"], fields["quantized_path"])
     _start_engine(serve_engine, fields)
 
 
@@ -103,8 +104,7 @@ def hybrid(**fields: Any) -> None:
 
 def _start_engine(part: Callable[[dict[str, Any]], None], fields: dict[str, Any]) -> None:
     path = fields.pop("model") or str(resources.files("gaugeblock.golden").joinpath("tiny-llama"))
-    if importlib.util.find_spec("torch") is None:
-        raise EnvironmentFault("the reference engine needs torch: pip install 'gaugeblock[embedded]'")
+    require("the reference engine", "torch")
     from gaugeblock.reference.engine.errors import ModelError
 
     key = os.environ.get(fields.pop("api_key_env"))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
 from gaugeblock.conformance.check import LAYERS
+from gaugeblock.conformance.out import prepare_file
 from gaugeblock.conformance.teeth import SCOPES, Kill, run_matrix
 from gaugeblock.conformance.verdict import EXIT_CODES, write_json
 from gaugeblock.fixtures.errors import KitError, legal_name
+from gaugeblock.fixtures.extras import require
 from gaugeblock.fixtures.faults.record import find_fault, load_faults
 
 
@@ -30,7 +33,7 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
     planted: `named` the check that names it, `layer` all checks of its layer, `full` every check of every layer.
     A fault that needs hardware which is not here is named and not run.
     Exit code 0 when each that ran is killed by the check that names it and no check of another layer fails, 3 when
-    none could run.
+    none could run or it was interrupted: --out then holds the faults so far, and its footer says so.
     """
     faults = [find_fault(name) for name in ids] or list(load_faults().values())
     if layer:
@@ -46,7 +49,15 @@ def teeth(layer: str | None, ids: tuple[str, ...], out: str | None, jobs: int, s
         if not _clean(kill):
             unclean.append(kill)
 
-    matrix = run_matrix(faults, scope=scope, jobs=jobs, done=done)
+    def broken_off(matrix: dict[str, Any]) -> None:
+        if out is not None:
+            write_json(matrix, "kills", Path(out))
+            count = f"{matrix['summary']['faults']} of {len(faults)} faults"
+            console.print(f"broken off, incomplete: {out} holds {count}", soft_wrap=True)
+
+    require("planting faults", "torch", "triton")
+    prepare_file(out)
+    matrix = run_matrix(faults, scope=scope, jobs=jobs, done=done, broken_off=broken_off)
     summary = matrix["summary"]
     for name, why in summary["not_run"].items():
         console.print(f"[dim]not run  {name}  {why}[/]", soft_wrap=True)

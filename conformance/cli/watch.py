@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -10,17 +11,17 @@ from pathlib import Path
 
 import click
 
+from gaugeblock.conformance.cli.seconds import INTERVAL, TIMEOUT
+from gaugeblock.conformance.similarity.endpoints import AnsweringEngine
 from gaugeblock.conformance.similarity.watch_report import ENDINGS, Record, line
 from gaugeblock.conformance.similarity.watching import STATISTICAL, watcher_for
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.similarity import calibration as calibrations
-from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.options import TargetOptions
 from gaugeblock.fixtures.watch.hold import Pace, hold
 from gaugeblock.fixtures.watch.rounds import SIZE, Round
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-POSITIVE = click.FloatRange(0, min_open=True)
 
 
 def seconds_of(text: str) -> float:
@@ -32,7 +33,10 @@ def seconds_of(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise KitError(f"{text!r} is no duration: give one such as 90s, 30m, 1h30m or 2d")
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if seconds == math.inf:
+        raise KitError("a duration of so many digits is none: give one such as 90s, 30m, 1h30m or 2d")
+    return seconds
 
 
 @click.command()
@@ -41,7 +45,7 @@ def seconds_of(text: str) -> float:
 @click.option("--reference", metavar="URL", help="The engine that is believed; default: --model in fp32, on the CPU.")
 @click.option("--model", type=click.Path(path_type=Path), metavar="PATH", help="The served model's folder.")
 @click.option("--gate", default="bf16", show_default=True, metavar="NAME", help=f"{' or '.join(STATISTICAL)}.")
-@click.option("--interval", type=POSITIVE, default=60.0, show_default=True, metavar="SECONDS", help="Between rounds.")
+@click.option("--interval", type=INTERVAL, default=60.0, show_default=True, metavar="SECONDS", help="Between rounds.")
 @click.option("--positions", type=click.IntRange(1, 10_000), default=SIZE, show_default=True, help="A round.")
 @click.option("--alpha", type=float, default=1e-3, show_default=True, help="False-alarm rate of the whole watch.")
 @click.option("--rounds", type=click.IntRange(1), metavar="N", help="End after so many.")
@@ -51,10 +55,10 @@ def seconds_of(text: str) -> float:
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Candidates a position; default: as many as it gives.")
 @click.option("--priority", metavar="NAME", help="Sent as x-priority: low is what goes to a CPU lane.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of positions.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of positions.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), metavar="P", help="Prometheus metrics on 127.0.0.1:P.")
 @click.option("--api-key-env", default="GAUGEBLOCK_API_KEY", show_default=True, metavar="VAR")
-@click.option("--timeout", type=POSITIVE, default=30.0, show_default=True, metavar="SECONDS", help="Of one request.")
+@click.option("--timeout", type=TIMEOUT, default=30.0, show_default=True, metavar="SECONDS", help="Of one request.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="watch.jsonl, watch.json.")
 def watch(
     url: str,
@@ -83,7 +87,7 @@ def watch(
     is watched.
 
     Exit codes: 0 the rounds ended without an alarm, 1 a confirmed regression, 2 usage, 3 undecided (too few candidates)
-    or interrupted, 4 not reachable for longer than --patience.
+    or interrupted, 4 no answer at the start, or for longer than --patience.
     """
     pace = Pace(interval, seconds_of(patience), rounds, None if duration is None else seconds_of(duration))
     null = calibrations.load(calibration)
@@ -91,7 +95,8 @@ def watch(
     options = TargetOptions(engine_urls=urls, model=None if model is None else str(model), api_key_env=api_key_env,
                             request_timeout=timeout)  # fmt: skip
     target, *others = (
-        EngineTarget(each, api_key=options.api_key, model_path=model, timeout=timeout) for each in options.engine_urls
+        AnsweringEngine(each, api_key=options.api_key, model_path=model, timeout=timeout)
+        for each in options.engine_urls
     )
     watcher, prompts = watcher_for(
         target,

@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gaugeblock.conformance.profiling.ceilings import Ceilings, measure_ceilings
+from gaugeblock.conformance.profiling.sending import send
 from gaugeblock.conformance.profiling.study import Study, read_study
 from gaugeblock.conformance.profiling.trace import Trace, read_trace
-from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetFault
+from gaugeblock.fixtures.errors import KitError, TargetFault
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.wire import Limits
 
@@ -25,8 +26,6 @@ STOPPING = Limits(total=180.0, idle=180.0)
 """An engine answers ``/stop_profile`` after it has written its trace: minutes for one with stacks."""
 WRITTEN = 60.0  # seconds until the trace must be there, once the engine has answered
 POLL = 0.1  # between two looks for it; a file system gives no event to wait for here
-TOKENS = 97
-"""Prompts are token ids below it: every vocabulary has them, and no tokenizer is needed."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -58,7 +57,7 @@ def profile_engine(url: str, api_key: str | None, prompt: int, decode: int, out:
     trace = read_trace(path)
     study = read_study(f"{target.dialect} at {target.url}", path, _ceilings(target.url, trace), trace)
     study.workload = {"prompt_tokens": prompt, "decode_tokens": decode}
-    study.dtype = str(target.info.get("dtype") or "the engine's dtype")
+    study.dtype = _dtype(target)
     if len(files) > 1:
         study.notes.append(
             f"the engine wrote {len(files)} traces, one a rank or stage; this is the largest, {path.name}"
@@ -72,17 +71,12 @@ def profile_engine(url: str, api_key: str | None, prompt: int, decode: int, out:
     return study
 
 
-def send(target: EngineTarget, prompt: int, decode: int, *, distinct: bool = False) -> None:
-    """Generate; ``distinct`` so that no prefix of the warm-up is found in the cache."""
-    first = 1 if distinct else 2
-    ids = [first, *((7 * i + first) % TOKENS for i in range(prompt - 1))]
+def _dtype(target: EngineTarget) -> str:
     try:
-        if "native-generate" in target.features:
-            target.generate(input_ids=ids, sampling={"max_new_tokens": decode, "temperature": 0, "ignore_eos": True})
-        else:
-            target.completion(ids, max_tokens=decode)
-    except TargetFault as error:
-        raise EnvironmentFault(f"the engine did not answer the request to profile: {error}") from None
+        told = target.info.get("dtype")
+    except TargetFault:  # no reason to lose the profile
+        told = None
+    return str(told or "the engine's dtype")
 
 
 def _start(target: EngineTarget, folder: Path) -> None:

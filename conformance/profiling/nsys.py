@@ -82,7 +82,7 @@ def _await(process: subprocess.Popen[bytes], url: str, api_key: str | None) -> N
 
 
 def _request(url: str, api_key: str | None, prompt: int, decode: int) -> None:
-    from gaugeblock.conformance.profiling.live import send
+    from gaugeblock.conformance.profiling.sending import send
     from gaugeblock.fixtures.targets.engine import EngineTarget
 
     send(EngineTarget(url.rstrip("/"), api_key=api_key), prompt, decode)

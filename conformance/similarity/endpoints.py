@@ -6,13 +6,14 @@ First rung: both turn the prompts into the same tokens. Second: their next-token
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaugeblock.fixtures.errors import KitError, TargetFault
+from gaugeblock.fixtures.errors import EnvironmentFault, KitError, TargetFault
 from gaugeblock.fixtures.heap import collected_seldom
 from gaugeblock.fixtures.oracle import oracle_for
 from gaugeblock.fixtures.similarity.calibration import Calibration, model_digest
@@ -20,8 +21,9 @@ from gaugeblock.fixtures.similarity.gates import GATES, Gate, Judgement, judge
 from gaugeblock.fixtures.similarity.prompts import LENGTH, prompts_digest, texts, token_prompts
 from gaugeblock.fixtures.similarity.summary import Similarity, summarise
 from gaugeblock.fixtures.similarity.truncated import truncated
-from gaugeblock.fixtures.targets.engine import EngineTarget
-from gaugeblock.fixtures.targets.forced import Forced, Names, Prompt, Reader, way_of
+from gaugeblock.fixtures.targets.engine import Body, EngineTarget
+from gaugeblock.fixtures.targets.forced import TOO_MANY, Forced, Names, Prompt, Reader, way_of
+from gaugeblock.fixtures.targets.wire import Limits, Reply
 
 RUNGS = {"tokens": "both turn a text into the same tokens", "distributions": "the next-token distributions agree"}
 FEW = 20  # candidates: a gate on log-probabilities looks at the best ones
@@ -59,9 +61,54 @@ class Comparison:
         }
 
 
+class NoAnswer(TargetFault):
+    """An engine gave no whole answer, or one that says that it could not: no word about what it computes."""
+
+
+class AnsweringEngine(EngineTarget):
+    """An engine whose silence is told apart from its answers.
+
+    ``get`` and ``post`` raise NoAnswer when no whole answer comes; ``post`` also for a status other than 2xx, save
+    those by which an engine refuses what it was asked for.
+    """
+
+    def get(self, path: str, limits: Limits | None = None) -> Reply:
+        """GET; any status is returned."""
+        with _silence():
+            return super().get(path, limits)
+
+    def post(
+        self, path: str, body: Body, headers: Mapping[str, str] | None = None, limits: Limits | None = None
+    ) -> Reply:
+        """POST a JSON object, or bytes as they are."""
+        with _silence():
+            reply = super().post(path, body, headers, limits)
+        if not reply.ok and reply.status not in TOO_MANY:
+            raise NoAnswer(reply.shown)
+        return reply
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    try:
+        yield
+    except TargetFault as error:
+        raise NoAnswer(str(error)) from None
+
+
+@contextmanager
+def answers_needed() -> Iterator[None]:
+    """Turn an engine that does not answer into the environment's fault: nothing was compared."""
+    try:
+        yield
+    except NoAnswer as error:
+        raise EnvironmentFault(f"an engine does not answer, so nothing can be compared: {error}") from None
+
+
+@answers_needed()
 def compare_endpoints(
-    reference: EngineTarget,
-    other: EngineTarget,
+    reference: AnsweringEngine,
+    other: AnsweringEngine,
     *,
     gate: str | None = None,
     calibration: Calibration | None = None,
@@ -80,7 +127,7 @@ def compare_endpoints(
 
     Raises:
         KitError: a calibration of another model, or an engine whose logprobs cannot be read.
-        EnvironmentFault: nothing answers.
+        EnvironmentFault: nothing answers, from the start or any more.
     """
     started = time.monotonic()
     chosen = GATES[gate or ("fp32" if computes_in_fp32(reference) and computes_in_fp32(other) else "bf16")]
@@ -94,6 +141,8 @@ def compare_endpoints(
     try:
         with collected_seldom(), ThreadPoolExecutor(2) as pool:
             first, second = pool.map(lambda reader: reader.read(prompts), readers)
+    except NoAnswer:
+        raise
     except TargetFault as error:
         return _failed(chosen, "distributions", str(error), started)
     trouble = next((t for i, pair in enumerate(zip(first, second, strict=True)) if (t := _parted(i, *pair))), "")
@@ -108,12 +157,22 @@ def compare_endpoints(
 
 
 def computes_in_fp32(target: EngineTarget) -> bool:
-    """Whether an engine tells that it computes in fp32."""
-    return str(target.info.get("dtype", "")).removeprefix("torch.") in ("float32", "float")
+    """Whether an engine tells that it computes in fp32; one whose ``/get_server_info`` fails does not."""
+    try:
+        told = target.info.get("dtype", "")
+    except NoAnswer:
+        raise
+    except TargetFault:
+        return False
+    return str(told).removeprefix("torch.") in ("float32", "float")
 
 
 def agreed_prompts(targets: Sequence[EngineTarget], folder: Path | None) -> tuple[Sequence[Prompt], str]:
-    """Return the prompts, as token ids where a tokenizer is at hand, and how the engines' tokenizers disagree."""
+    """Return the prompts, as token ids where a tokenizer is at hand, and how the engines' tokenizers disagree.
+
+    Raises:
+        NoAnswer: an engine does not answer.
+    """
     told: dict[str, list[tuple[int, ...]]] = {}
     if folder is not None:
         told[str(folder)] = token_prompts(oracle_for(folder))
@@ -121,6 +180,8 @@ def agreed_prompts(targets: Sequence[EngineTarget], folder: Path | None) -> tupl
         if "tokenize" in target.features:
             try:
                 told[target.url] = [target.tokenize(text)[:LENGTH] for text in texts()]
+            except NoAnswer:
+                raise
             except TargetFault as error:
                 return texts(), str(error)
     if not told:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gaugeblock.conformance.similarity.endpoints import agreed_prompts, readers_of, refuse_stale
+from gaugeblock.conformance.similarity.endpoints import (
+    AnsweringEngine,
+    agreed_prompts,
+    answers_needed,
+    readers_of,
+    refuse_stale,
+)
 from gaugeblock.fixtures.errors import KitError, legal_name
 from gaugeblock.fixtures.similarity.calibration import Calibration
 from gaugeblock.fixtures.similarity.gates import GATES
-from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.forced import Prompt
 from gaugeblock.fixtures.watch.asked import Against, Endpoint
 from gaugeblock.fixtures.watch.believed import MOST, Engine, Model
@@ -18,9 +23,10 @@ from gaugeblock.fixtures.watch.rounds import Watcher
 STATISTICAL = tuple(name for name, gate in GATES.items() if gate.statistical)
 
 
+@answers_needed()
 def watcher_for(
-    target: EngineTarget,
-    reference: EngineTarget | None,
+    target: AnsweringEngine,
+    reference: AnsweringEngine | None,
     calibration: Calibration,
     *,
     folder: Path | None,
@@ -56,7 +62,9 @@ def watcher_for(
     targets = (target,) if reference is None else (target, reference)
     prompts, trouble = agreed_prompts(targets, folder)
     if trouble:
-        raise KitError(f"the tokens differ, so nothing can be compared: {trouble}")
+        raise KitError(
+            f"the engines do not turn the prompts into the same tokens, so nothing can be compared: {trouble}"
+        )
     known = folder or next((t.folder for t in targets if t.folder is not None), None)
     refuse_stale(calibration, known, prompts)
     limits = calibration.limits(chosen)

@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
 from gaugeblock.conformance import teeth as matrix
 from gaugeblock.conformance.cli.teeth import teeth
 from gaugeblock.conformance.verdict import VERDICT
 from gaugeblock.fixtures import needs
-from gaugeblock.fixtures.faults.record import find_fault
+from gaugeblock.fixtures.faults.record import find_fault, load_faults
 
 FAULT = find_fault("watch-single-sample-alarms")
 ON_HOPPER = find_fault("kernels-extend-hopper-no-rescale")
@@ -112,3 +113,23 @@ def test_only_what_a_fault_asks_for_can_be_lacking(monkeypatch):
     monkeypatch.setattr(needs, "_here", lambda need: False)
     assert needs.lacking(FAULT) == ""
     assert needs.lacking(replace(FAULT, needs="gpu")) == "needs a GPU"
+
+
+def test_what_ends_it_early_leaves_the_faults_so_far(heard, monkeypatch, tmp_path):
+    out = tmp_path / "kills.json"
+    others = [fault for fault in load_faults().values() if fault.check == FAULT.check and fault.needs is None]
+    told = []
+
+    def kill_one(fault, scope, nursery):
+        told.append(fault.id)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        return matrix.Kill(fault, "named", [fault.check], [], fault.message, 0.1)
+
+    monkeypatch.setattr(matrix, "kill_one", kill_one)
+    words = [word for fault in others[:2] for word in ("--fault", fault.id)]
+    with pytest.raises(click.Abort):
+        heard(words=[*words, "--jobs", "1", "--out", str(out)])
+    kills = json.loads(out.read_text())
+    assert kills["footer"] == {"complete": False}
+    assert [fault["id"] for fault in kills["faults"]] == told[:1]

@@ -65,13 +65,22 @@ def answer(status, body, kind="application/json"):
     ("args", "words"),
     [
         (["verify", "--layer", "enigne"], ["unknown layer 'enigne'", "Did you mean 'engine'", "prefill"]),
-        (["verify", "--check", "ENG-999"], ["unknown check 'ENG-999'", "ENG-001"]),
-        (["verify", "--fault", "nope"], ["unknown fault 'nope'"]),
+        (
+            ["verify", "--check", "ENG-999"],
+            ["unknown check 'ENG-999'. Did you mean 'ENG-0", "`gaugeblock checks` lists"],
+        ),
+        (["verify", "--check", "ker-001"], ["unknown check 'ker-001'. Did you mean 'KER-001'? `gaugeblock checks`"]),
+        (["verify", "--fault", "nope"], ["unknown fault 'nope'", "`gaugeblock faults` lists"]),
+        (["verify", "--fault", "engine-n-is-ignore"], ["Did you mean 'engine-n-is-ignored'"]),
+        (["verify", "--layer", "kernels", "--engine-url", "http://127.0.0.1:9"], ["no target for the layer 'kernels'"]),
+        (["verify", "--layer", "engine", "--op", "softmax"], ["--op names an op of the kernels"]),
         (["verify", "--engine-url", "localhost:1"], ["is not a URL", "http://HOST:PORT"]),
         (["verify", "--engine-url", "http://127.0.0.1:9", "--model", "nowhere"], ["no model folder", "config.json"]),
         (["verify", "--skip", "ENG-002"], ["a skip needs a reason"]),
         (["verify", "--expected-failures", "nowhere.txt"], ["cannot read the expected failures"]),
         (["verify", "--timeout", "-1"], ["must be positive"]),
+        (["verify", "--timeout", "nan"], ["must be positive", "got nan"]),
+        (["verify", "--timeout", "inf"], ["must be positive", "got inf"]),
         (["verify", "--router", "smgg"], ["unknown router 'smgg'", "Did you mean 'smg'", "sglang-router"]),
         (["verify", "--router-cmd", "mine --port 1"], ["the router command needs {port}"]),
         (["verify", "--kernels", "no.such.ops"], ["no module 'no.such.ops'", "PYTHONPATH"]),
@@ -90,10 +99,26 @@ def answer(status, body, kind="application/json"):
         (["serve", "router", "--worker-url", "garbage"], ["must look like http://HOST:PORT"]),
         (["serve", "router", "--worker-url", "http://127.0.0.1:9", "--policy", "best"], ["cache_aware", "got 'best'"]),
         (["serve", "router", "--worker-url", "http://127.0.0.1:9", "--port", "99999"], ["65535"]),
+        (["serve", "engine", "--quantized-path", "w.int8"], ["--quantized-path", "give --quantization int8, too"]),
         (["teeth", "--layer", "roter"], ["unknown layer 'roter'", "router"]),
+        (["place", "--device-budget", "9" * 400 + "GiB"], ["is more than any device holds"]),
+        (["watch", "http://127.0.0.1:9", "--calibration", "c", "--interval", "nan"], ["--interval", "no number of"]),
+        (["watch", "http://127.0.0.1:9", "--calibration", "c", "--timeout", "nan"], ["--timeout", "no number of"]),
+        (["watch", "http://127.0.0.1:9", "--calibration", "c", "--interval", "inf"], ["--interval", "range"]),
+        (["watch", "http://127.0.0.1:9", "--calibration", "c", "--seed", "-1"], ["--seed", "range"]),
+        (
+            ["watch", "http://127.0.0.1:9", "--calibration", "c", "--patience", "9" * 400 + "d"],
+            ["a duration of so many"],
+        ),
+        (["compare", "http://127.0.0.1:9", "http://127.0.0.1:9", "--timeout", "nan"], ["--timeout", "no number of"]),
+        (
+            ["compare", "http://127.0.0.1:9", "http://127.0.0.1:9", "--out", "/dev/null/c"],
+            ["name another file with --out"],
+        ),
+        (["teeth", "--out", "/dev/null/kills.json"], ["name another file with --out"]),
         (["chekcs"], ["unknown command 'chekcs'", "Did you mean 'checks'"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+    ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else value,
 )
 def test_misuse_is_one_line_that_lists_what_is_legal(args, words):
     done = run(*args)
@@ -101,6 +126,7 @@ def test_misuse_is_one_line_that_lists_what_is_legal(args, words):
     for word in words:
         assert word in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+    assert len(done.stderr) < 2000, "too much to read"
 
 
 def test_unreachable_engine_exits_4_with_one_line_and_a_verdict(tmp_path):
@@ -139,9 +165,29 @@ def test_wrong_api_key_exits_4_and_is_never_shown(tmp_path):
     with server(answer(401, {"error": {"message": "bad key"}})) as url:
         done = run("verify", "--engine-url", url, "--out", str(tmp_path), env={"GAUGEBLOCK_API_KEY": "s3cr3t-key"})
     assert done.returncode == 4
+    assert "refused the API key (401)" in done.stdout
     assert "GAUGEBLOCK_API_KEY" in done.stdout
     written = "".join(path.read_text() for path in tmp_path.iterdir())
     assert "s3cr3t-key" not in done.stdout + done.stderr + written
+
+
+def test_a_key_that_is_wanted_and_not_there_is_said_with_the_option_that_names_its_variable():
+    with server(answer(401, {"error": {"message": "no key"}})) as url:
+        done = run("verify", "--engine-url", url, "--api-key-env", "NOSUCHVAR")
+    assert done.returncode == 4
+    assert "wants an API key and was sent none (401)" in done.stdout
+    assert "the variable that --api-key-env names" in done.stdout
+
+
+def test_the_summary_comes_before_a_verdict_that_cannot_be_written(tmp_path):
+    (tmp_path / "verdict.json.tmp").mkdir()
+    done = run("verify", "--engine-url", "http://127.0.0.1:9", "--out", str(tmp_path))
+    assert done.returncode == 4
+    assert done.stdout.splitlines()[-1] == "result: error"
+    assert "written:" not in done.stdout
+    assert done.stderr.splitlines() == [
+        f"gaugeblock: cannot write {tmp_path}/verdict.json: Is a directory; name another folder with --out"
+    ]
 
 
 def test_unreachable_router_exits_4_with_one_line():
@@ -205,7 +251,7 @@ def test_no_process_outlives_an_interrupted_run(tmp_path, number):
     finally:
         process.kill()
     assert wait_for(lambda: not any(map(alive, servers)), 15), f"left behind: {servers}"
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert process.returncode == 3, output
         assert "Traceback" not in output
         verdict = json.loads((tmp_path / "verdict.json").read_text())

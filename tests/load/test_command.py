@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from gaugeblock.conformance.cli import load as command
 from gaugeblock.fixtures import envs
 from gaugeblock.fixtures.embedded import tiny_model
+from gaugeblock.fixtures.errors import KitError
 from gaugeblock.fixtures.launch import free_port, start_server
+from gaugeblock.fixtures.load.bench import Endpoint
 
 KEY = "a-key-that-nobody-may-see"
 ENGINE = Path(__file__).with_name("scripted_engine.py")
@@ -162,3 +165,15 @@ def wait_for_bench(out: Path) -> int:
                         return int(folder.name)
         time.sleep(0.1)
     raise AssertionError(f"genai-bench did not begin to write into {out}")
+
+
+def test_a_folder_of_the_users_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    endpoint = Endpoint("http://127.0.0.1:9", "m", tiny_model(), None)
+    monkeypatch.setattr(command.envs, "require", lambda name: None)
+    monkeypatch.setattr(command, "find_endpoint", lambda *_: endpoint)
+    monkeypatch.setattr(command, "run_load", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(KitError, match="was not made by an earlier run"):
+        command.load.main(["--engine-url", "http://127.0.0.1:9", "--out", str(tmp_path)], standalone_mode=False)
+    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"

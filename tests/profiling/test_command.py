@@ -15,6 +15,7 @@ import pytest
 from gaugeblock.fixtures.launch import free_port
 
 from . import fake_nsys
+from .made import op, trace
 
 COMMAND = [sys.executable, "-m", "gaugeblock.conformance.cli.main", "profile"]
 
@@ -142,3 +143,31 @@ print([name for name in ("torch", "transformers", "triton") if name in sys.modul
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_trace_that_is_read_from_the_default_folder_stays(tmp_path):
+    out = tmp_path / "gaugeblock-profile"
+    out.mkdir()
+    kept = {
+        out / "trace.json": json.dumps(trace(all=[op("aten::mm", [4, 8], [8, 4])])),
+        out / "trace-fused.json": "an earlier run's",
+    }
+    for path, text in kept.items():
+        path.write_text(text)
+    (out / "profile.json").write_text("an earlier run's")
+    command = [*COMMAND, "--trace", "gaugeblock-profile/trace.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_text() for path in kept} == kept
+    assert json.loads((out / "profile.json").read_text())["trace"] == "trace.json"
+    assert done.stdout.splitlines()[-1] == "written: gaugeblock-profile/profile.json"
+
+
+def test_a_trace_is_never_overwritten_by_its_own_report(tmp_path):
+    kept = tmp_path / "profile.json"
+    kept.write_text(json.dumps(trace(all=[op("aten::mm", [4, 8], [8, 4])])))
+    before = kept.read_text()
+    done = gaugeblock("--trace", kept, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "is read by this command" in done.stderr
+    assert kept.read_text() == before

@@ -46,7 +46,9 @@ class Handler(BaseHTTPRequestHandler):
             "/get_model_info": {"model_path": "/nowhere"},
             "/get_server_info": {"version": "0.5.15", "dtype": "float32"},
         }
-        self.answer(200, known[self.path]) if self.path in known else self.answer(404, {})
+        if self.path in self.server.script:
+            return self.answer(self.server.script[self.path], {})
+        return self.answer(200, known[self.path]) if self.path in known else self.answer(404, {})
 
     def do_POST(self):
         script = self.server.script
@@ -114,6 +116,11 @@ def test_the_model_is_profiled_beside_the_engine(tmp_path):
     assert [report["source"] for report in reports] == [f"sglang at {url}", str(tiny_model())]
     assert {report["footer"]["complete"] for report in reports} == {True}
     assert result.stdout.index(f"sglang at {url}") < result.stdout.index(str(tiny_model()))
+
+
+def test_a_profile_is_not_lost_for_want_of_the_dtype(tmp_path):
+    with engine(**{"/get_server_info": 500}) as (url, _):
+        assert live.profile_engine(url, None, 8, 2, tmp_path).dtype == "the engine's dtype"
 
 
 @pytest.mark.parametrize(

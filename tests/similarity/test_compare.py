@@ -1,17 +1,20 @@
 """``gaugeblock compare`` on the embedded engine: right, wrong, unreachable, and asked for nonsense."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
+from gaugeblock.conformance.cli.calibrate import calibrate
 from gaugeblock.conformance.cli.compare import compare
-from gaugeblock.fixtures.embedded import embedded_engine, tiny_model
+from gaugeblock.fixtures.embedded import embedded_engine, start_embedded_engine, tiny_model
 from gaugeblock.fixtures.errors import EnvironmentFault, KitError
 from gaugeblock.fixtures.similarity import calibration as files
 from gaugeblock.fixtures.similarity.measure_null import load_bench, measure_null
 from gaugeblock.fixtures.targets.engine import EngineTarget
 from gaugeblock.fixtures.targets.forced import Names, Reader
+from gaugeblock.fixtures.targets.wire import Wire
 
 pytestmark = pytest.mark.usefixtures("four_prompts")
 
@@ -94,3 +97,67 @@ def test_misuse(url):
         run(url, url, "--top", "9000")
     with pytest.raises(EnvironmentFault, match="no engine"):
         run(url, "http://127.0.0.1:9")
+
+
+def answers(monkeypatch, url, path, status):
+    """Have the engine at ``url`` answer ``path`` with another status."""
+    call = Wire.call
+
+    def called(self, method, asked, *args, **kwargs):
+        reply = call(self, method, asked, *args, **kwargs)
+        return replace(reply, status=status) if (self.base, asked) == (url, path) else reply
+
+    monkeypatch.setattr(Wire, "call", called)
+
+
+@pytest.fixture(scope="module")
+def another():
+    with embedded_engine() as started:
+        yield started
+
+
+def test_an_engine_whose_server_info_fails_does_not_tell_its_dtype(url, another, monkeypatch):
+    answers(monkeypatch, another, "/get_server_info", 500)
+    done = run(url, another)
+    assert "gate bf16" in done.output
+    assert "result: inconclusive" in done.output
+
+
+@pytest.mark.parametrize(("path", "status"), [("/tokenize", 500), ("/generate", 503), ("/generate", 401)])
+def test_an_engine_that_fails_differs_in_nothing(url, another, monkeypatch, path, status):
+    answers(monkeypatch, another, path, status)
+    with pytest.raises(EnvironmentFault, match=f"does not answer, so nothing can be compared: {status} from {another}"):
+        run(url, another)
+
+
+def test_an_engine_that_dies_midway_differs_in_nothing(url, monkeypatch):
+    server = start_embedded_engine()
+    read = Reader.read
+
+    def stopped(self, prompts):
+        if self.target.url == server.url:
+            server.stop()
+        return read(self, prompts)
+
+    monkeypatch.setattr(Reader, "read", stopped)
+    with pytest.raises(EnvironmentFault, match=f"does not answer, so nothing can be compared: {server.url}"):
+        run(url, server.url)
+
+
+def test_an_engine_that_is_too_slow_for_the_limit_differs_in_nothing(url):
+    with pytest.raises(EnvironmentFault, match="nothing can be compared"):
+        run(url, url, "--timeout", "0.001")
+
+
+def test_the_calibration_that_is_read_is_not_overwritten(url, null, tmp_path):
+    files.save(null, tmp_path / "null.json")
+    with pytest.raises(KitError, match="is read by this command"):
+        run(url, url, "--calibration", tmp_path / "null.json", "--out", tmp_path / "null.json")
+
+
+def test_a_calibration_that_cannot_be_written_is_said_before_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("gaugeblock.fixtures.similarity.measure_null.load_bench", lambda *_: pytest.fail("it measured"))
+    (tmp_path / "file").write_text("")
+    words = ["--model", str(tiny_model()), "--out", str(tmp_path / "file" / "null.json")]
+    with pytest.raises(KitError, match="name another file with --out"):
+        calibrate.main(words, standalone_mode=False)

@@ -1,6 +1,8 @@
 """``gaugeblock watch`` on the embedded engine: right, wrong, away, and asked for nonsense."""
 
 import json
+import subprocess
+import sys
 import urllib.request
 from dataclasses import replace
 
@@ -178,3 +180,47 @@ def test_misuse(url, null, tmp_path):
     (tmp_path / "other.json").write_text(json.dumps(data))
     with pytest.raises(KitError, match="another model"):
         run(url, "--calibration", tmp_path / "other.json", "--model", tiny_model())
+
+
+def test_an_engine_that_cannot_tokenise_now_has_no_other_tokens(url, null, monkeypatch):
+    post = EngineTarget.post
+
+    def posted(self, path, *args, **kwargs):
+        reply = post(self, path, *args, **kwargs)
+        return replace(reply, status=500) if path == "/tokenize" else reply
+
+    monkeypatch.setattr(EngineTarget, "post", posted)
+    with pytest.raises(EnvironmentFault, match=r"does not answer, so nothing can be compared: 500 from .*/tokenize"):
+        run(url, "--calibration", null, "--model", tiny_model(), "--rounds", 1)
+
+
+def test_sigterm_ends_a_watch_with_its_file(url, null, tmp_path):
+    few = "import gaugeblock.fixtures.similarity.prompts as p, gaugeblock.conformance.similarity.endpoints as e\n"
+    few += "p.texts = e.texts = lambda few=p.texts()[:4]: few\n"
+    script = few + "from gaugeblock.conformance.cli.main import run; run()"
+    words = [
+        "watch",
+        url,
+        "--calibration",
+        null,
+        "--reference",
+        url,
+        "--model",
+        tiny_model(),
+        "--positions",
+        "2",
+        "--out",
+        tmp_path,
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, words)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline().startswith("round 1: ")
+            process.terminate()
+            process.wait(30)
+        finally:
+            process.kill()
+    assert process.returncode == 3
+    data = json.loads((tmp_path / "watch.json").read_text())
+    assert (data["result"], data["rounds"]) == ("interrupted", 1)
