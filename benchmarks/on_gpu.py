@@ -4,12 +4,12 @@
 
 ``suite``: every kernel check on every op. ``mutants``: every planted fault of the layer against the check that it
 names, those that need a GPU among them; ``--fault 'kernels-extend-*'`` takes some. ``bench``: `gaugeblock bench
-kernels`, then the latency check and its faults. ``sanitizer``: every op's small calls under compute-sanitizer.
-``peers``: the suite on each installed peer. ``prefill``: `gaugeblock bench prefill` at 8192 tokens. ``hybrid``: the
-tests of placements and lanes that need a GPU. ``place``: `gaugeblock place` at two budgets. ``similarity``: `gaugeblock
-bench similarity`; ``alarms``: its false alarms on twins of the model. ``profile``: `gaugeblock profile`. The last four
-take ``--model``. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the workers when they are named one after
-the other; the others have the card alone.
+kernels`, then the latency check and its faults. ``sanitizer``: every op's calls under compute-sanitizer. ``peers``: the
+suite on each installed peer. ``tests``: the tests of our kernels that need a GPU; ``hybrid``: those of placements and
+lanes. ``prefill``: `gaugeblock bench prefill` at 8192 tokens. ``place``: `gaugeblock place` at two budgets.
+``similarity``: `gaugeblock bench similarity`; ``alarms``: its false alarms on twins of the model. ``profile``:
+`gaugeblock profile`. The last four take ``--model``. ``suite``, ``mutants``, ``sanitizer`` and ``peers`` share the
+workers when they are named one after the other; the others have the card alone.
 
 Each step has a time limit (``--seconds bench=400``; steps that share the workers add theirs up) and writes what it has
 as it goes: ``checks.json``, and the three files of the bench. ``--site DIR``: a folder as ``pip download`` leaves it
@@ -42,7 +42,7 @@ from gpu_pool import COMPILE, Task, ops_of, pieces, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {"suite": 240.0, "mutants": 220.0, "bench": 400.0, "sanitizer": 170.0, "peers": 300.0, "prefill": 120.0}
-SECONDS |= {"hybrid": 150.0, "place": 150.0, "similarity": 300.0, "alarms": 300.0, "profile": 280.0}
+SECONDS |= {"tests": 150.0, "hybrid": 150.0, "place": 150.0, "similarity": 300.0, "alarms": 300.0, "profile": 280.0}
 ALONE = ("KER-018", "KER-022")  # compute-sanitizer, and times: each has a step of its own
 PEERS = ("sgl_kernel", "flashinfer", "liger_kernel", "torch_compile")
 TASK_SECONDS = 90.0
@@ -327,6 +327,11 @@ def kit(*words: str) -> list[str]:
     return ["-m", "gaugeblock.conformance.cli.main", *words]
 
 
+def gpu_tests(folder: str) -> list[str]:
+    """Return the command that runs a folder's tests that need a GPU."""
+    return ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", folder]
+
+
 def prefill(options: argparse.Namespace) -> list[list[str]]:
     """Sweep chunked prefill in the shape of SmolLM2-135M; the windows lie far below the prompt."""
     sizes = ["--tokens", "8192", "--chunk", "512", "--chunk", "2048", "--window", "1024", "--window", "4096"]
@@ -341,7 +346,8 @@ def model(options: argparse.Namespace) -> list[str]:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
     "prefill": prefill,
-    "hybrid": lambda o: [["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/reference_hybrid"]],
+    "tests": lambda o: [gpu_tests("tests/kernels")],
+    "hybrid": lambda o: [gpu_tests("tests/reference_hybrid")],
     "place": lambda o: [
         kit("place", *model(o), "--device", "cuda", "--device-budget", budget, "--out", str(o.out / f"place-{budget}"))
         for budget in BUDGETS
