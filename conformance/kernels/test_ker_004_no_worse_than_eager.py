@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -69,11 +70,12 @@ def _drawn(op: Op, draw: int) -> list[Case]:
 
 
 def _exceeded(draws: list[dict[str, dict[str, float]]]) -> list[str]:
-    """Return what exceeds its factor, a line each."""
+    """Return what exceeds its factor, a line each; a result that is not finite does in any draw."""
     lines = []
     for name in draws[0]:
         for what, factor in FACTORS.items():
-            times = median(draw[name][what] for draw in draws)
-            if not times <= factor:
+            found = [draw[name][what] for draw in draws]
+            times = median(found) if all(map(math.isfinite, found)) else math.inf
+            if times > factor:
                 lines.append(f"{what} of {name} is {times:.3g} × eager's, {factor} allowed")
     return lines

@@ -49,3 +49,16 @@ def test_a_single_bad_draw_is_forgiven():
 def test_an_error_in_every_draw_is_not():
     with pytest.raises(AssertionError, match=r"of 5 draws the median rmse of out is .* × eager's, 1.5 allowed"):
         no_worse(target(coarse), OP, lambda name, value: None)
+
+
+def test_a_result_that_is_not_finite_is_not_forgiven_in_any_draw():
+    first = {dtype: OP.make(4, OP.sizes.long, dtype, SEED).inputs["x"].to(DEVICE) for dtype in OP.dtypes}
+
+    def once_nan(x, *, out=None):
+        result = OP.eager(x)
+        if torch.equal(x, first[x.dtype]):
+            result[0, 0] = float("nan")
+        return result
+
+    with pytest.raises(AssertionError, match=r"of 5 draws the median rmse of out is inf × eager's"):
+        no_worse(target(once_nan), OP, lambda name, value: None)
