@@ -67,9 +67,9 @@ def answer(status, body, kind="application/json"):
         (["verify", "--layer", "enigne"], ["unknown layer 'enigne'", "Did you mean 'engine'", "prefill"]),
         (
             ["verify", "--check", "ENG-999"],
-            ["unknown check 'ENG-999'. Did you mean 'ENG-0", "`gaugeblock checks` lists"],
+            ["unknown check 'ENG-999'. Did you mean 'ENG-0", "Legal: ENG-001 to 043, HYB-001"],
         ),
-        (["verify", "--check", "ker-001"], ["unknown check 'ker-001'. Did you mean 'KER-001'? `gaugeblock checks`"]),
+        (["verify", "--check", "ker-001"], ["unknown check 'ker-001'. Did you mean 'KER-001'? Legal: "]),
         (["verify", "--fault", "nope"], ["unknown fault 'nope'", "`gaugeblock faults` lists"]),
         (["verify", "--fault", "engine-n-is-ignore"], ["Did you mean 'engine-n-is-ignored'"]),
         (["verify", "--layer", "kernels", "--engine-url", "http://127.0.0.1:9"], ["no target for the layer 'kernels'"]),
